@@ -1,0 +1,78 @@
+"""Keep long-running processes from synchronous Python: start, talk, wait, and be sure that they are gone.
+
+>>> import procpool
+>>> with procpool.spawn("cat") as cat:
+...     cat.send_line("hello")
+...     cat.read(timeout=5).text
+'hello\\n'
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from procpool.errors import (
+    CommandNotFoundError,
+    EndOfOutputError,
+    LimitExceededError,
+    ManagerClosedError,
+    NotAuthorizedError,
+    ProcessNotFoundError,
+    ProcpoolError,
+    StartError,
+    StdinClosedError,
+    TimeoutExpired,
+    WriteTimeoutError,
+)
+from procpool.manager import Agent, Command, ProcessManager, Word
+from procpool.process import Process
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "CommandNotFoundError",
+    "EndOfOutputError",
+    "Exit",
+    "LimitExceededError",
+    "Line",
+    "ManagerClosedError",
+    "Match",
+    "NotAuthorizedError",
+    "Output",
+    "Process",
+    "ProcessInfo",
+    "ProcessManager",
+    "ProcessNotFoundError",
+    "ProcpoolError",
+    "StartError",
+    "StdinClosedError",
+    "Streams",
+    "TimeoutExpired",
+    "WriteTimeoutError",
+    "spawn",
+]
+
+_lock = threading.Lock()  # guards _manager
+_manager: Optional[ProcessManager] = None
+
+
+def spawn(command: Command, args: Sequence[Word] = (), **options: Any) -> Process:
+    """Start one process, without any limit, and return it; see `ProcessManager.start` for the options.
+
+    All of them share one manager, which is closed when the interpreter ends.
+
+    >>> import procpool
+    >>> with procpool.spawn("echo", ["hello"]) as echo:
+    ...     echo.wait()
+    0
+    """
+    global _manager
+    with _lock:
+        if _manager is None or _manager._pool.stale:
+            _manager = ProcessManager(max_per_agent=None)
+        manager = _manager
+    return manager.spawn("me", command, args, **options)

@@ -1,0 +1,7 @@
+"""`python -m procpool`."""
+
+import sys
+
+from procpool.adapters.cli import main
+
+sys.exit(main())

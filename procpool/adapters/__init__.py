@@ -1,0 +1,1 @@
+"""The way out: what other programs see of procpool."""

@@ -1,0 +1,622 @@
+"""What is known of one process: its streams, its stdin, its end. The threads serve it, `Process` asks it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
+
+from procpool import lifetime
+from procpool.errors import ManagerClosedError, ProcpoolError
+from procpool.guard import Guard
+from procpool.output.buffer import Decoding, LineBuffer, Position, Span
+from procpool.output.reader import Channel, Reader
+from procpool.snapshot import Exit, Output, ProcessInfo, Streams
+from procpool.system import returncode
+from procpool.system.launch import Launched
+from procpool.system.tree import Tree
+
+T = TypeVar("T")
+Positions = dict[str, Position]
+
+CLOSED = "The process manager is closed"
+
+
+class Waiter:
+    """A sleeper's own lock. Whoever changes something releases it; the sleeper then looks again.
+
+    Not a Condition: under a storm of Ctrl-C `with condition` left its lock held for ever, once in 6000 times, and
+    one cannot sleep on the conditions of several processes.
+    """
+
+    __slots__ = ("_lock", "__weakref__")
+
+    def __init__(self) -> None:
+        lifetime.watch_main_thread()
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, deadline: Optional[float]) -> bool:
+        """Sleep until woken; return False if the deadline (`time.monotonic`) passed first."""
+        if deadline is None:
+            return self._lock.acquire()
+        left = deadline - time.monotonic()
+        return left > 0 and self._lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        """Wake the sleeper, or keep it from falling asleep."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is awake already
+
+
+class Message:
+    """Bytes on their way to a process's stdin."""
+
+    __slots__ = ("data", "written", "closed")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.written = 0
+        self.closed = False  # stdin was closed before all was written
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self.closed or self.written == len(self.data)
+
+
+class Stdin:
+    """Our end of a process's stdin, and the messages that wait for room in it.
+
+    A message is written by its caller, or, when the pipe is full, by the reader thread in the caller's turn.
+    """
+
+    __slots__ = ("fd", "_child", "_queue", "_watched", "_lock")
+
+    def __init__(self, fd: int, child: Child) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self._child = child
+        self._queue: deque[Message] = deque()
+        self._watched = False
+        # The write lock: guards fd, _queue and _watched. Held across one write that cannot block, and nothing else.
+        self._lock = threading.Lock()
+
+    def put(self, message: Message) -> None:
+        """Write a message, or queue what the pipe has no room for."""
+        with self._lock:
+            if self.fd < 0:
+                message.closed = True
+                return
+            if not self._queue:
+                self._write(message)
+            if message.done:
+                return
+            self._queue.append(message)
+            watched, self._watched = self._watched, True
+        if not watched:
+            self._child.reader.call(self._child, self._watch)
+
+    def take_back(self, message: Message) -> None:
+        """Write no more of a message."""
+        with self._lock:
+            if message in self._queue:
+                self._queue.remove(message)
+
+    def close(self) -> None:
+        """Close it; messages that wait are not written. Waits for nobody."""
+        with self._lock:
+            while self._queue:
+                self._queue.popleft().closed = True
+            if self.fd < 0:
+                return
+            if self._watched:
+                self._child.reader.call(self._child, self._release, self.fd)
+            else:
+                os.close(self.fd)
+            self.fd = -1
+        self._child.wake()
+
+    def ready(self) -> None:
+        """Write on, in the reader thread."""
+        with self._lock:
+            while self._queue:
+                self._write(self._queue[0])
+                if not self._queue[0].done:
+                    break
+                self._queue.popleft()
+            if not self._queue and self._watched and self.fd >= 0:
+                self._child.reader.unwatch(self.fd)
+                self._watched = False
+        self._child.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that serving failed."""
+        self._child.fail(error)
+
+    def _watch(self) -> None:
+        if self.fd >= 0:
+            self._child.reader.watch(self, writing=True)
+
+    def _release(self, fd: int) -> None:
+        self._child.reader.unwatch(fd)
+        os.close(fd)
+
+    def _write(self, message: Message) -> None:
+        try:
+            message.written += _write_quietly(self.fd, memoryview(message.data)[message.written :])
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            message.closed = True
+
+
+def _write_quietly(fd: int, data: memoryview) -> int:
+    """Write without a SIGPIPE: in an owner that has it at its default it would be the end of the owner."""
+    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+        return os.write(fd, data)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        if signal.SIGPIPE not in blocked and signal.SIGPIPE in signal.sigpending():
+            signal.sigwait({signal.SIGPIPE})
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+class View(NamedTuple):
+    """What a look at the buffers found; `Child.render` makes an `Output` of it without a lock."""
+
+    spans: dict[str, Span]
+    ends: Positions
+    eof: bool
+    alive: bool
+    returncode: Optional[int]
+
+
+class Child:
+    """One process: what the reader thread, the housekeeper and the callers know of it together."""
+
+    def __init__(
+        self,
+        launched: Launched,
+        *,
+        agent_id: str,
+        argv: Sequence[str],
+        cwd: Optional[str],
+        decoding: Decoding,
+        make_buffer: Callable[[], LineBuffer],
+        reader: Reader,
+        changed: Callable[[], None],
+    ) -> None:
+        self.id = ""
+        self.agent_id = agent_id
+        self.argv = tuple(argv)
+        self.cwd = cwd
+        self.decoding = decoding
+        self.reader = reader
+        self.tree = Tree(launched.pid)
+        self.started_at = time.time()
+        self.started = time.monotonic()
+        self._changed = changed  # has the housekeeper look
+
+        # Guards everything below, the buffers included. Held for looks and changes only: never while something is
+        # read, written, started, signalled or waited for, and never together with another lock.
+        self.guard = Guard()
+        self._waiters: set[Waiter] = set()  # woken, and removed, at every change
+        self._exit_waiters: set[Waiter] = set()  # the same, when the root exits
+        self.buffers = {"stdout": make_buffer()}
+        if launched.stderr is not None:
+            self.buffers["stderr"] = make_buffer()
+        self.read_to: Positions = dict.fromkeys(self.buffers, Position())  # the default cursor
+        self.searched_to: Positions = dict.fromkeys(self.buffers, Position())  # where the last expect ended
+        self.lost = dict.fromkeys(self.buffers, 0)  # lines that left before the default cursor came
+        self._order = 0  # numbers the chunks, so that the lines of two streams can be put in order
+        self.spoke = dict.fromkeys(self.buffers, self.started)  # when the last bytes of each stream came
+        self.active = self.started  # when a byte last went either way
+        self.exited = False  # the root; and what it wrote before can be read
+        self.returncode: Optional[int] = None
+        self.ended_at = 0.0
+        self.asked_by: Optional[str] = None  # who asked it to end, before it did
+        self.error: Optional[str] = None
+        self.served = True  # by the reader thread: not before the exit is known and the streams have ended
+        self.empty = False  # no member of the tree is alive, and the root is reaped
+        self.ending = False  # a thread is ending it
+        self.exit: Optional[Exit] = None  # what that thread found
+        self.forgotten = False
+        self.closed = False  # its manager is
+
+        # Keeps the root from being reaped, and its pid from being used again, between a look and a signal. Held across
+        # one kill(2) or waitpid(2), which do not block.
+        self._pin = threading.Lock()
+        self._reaped = False
+
+        # The reader thread's own.
+        self._exit_seen = False
+        self._finishing = False
+        self.channels = [Channel(launched.stdout, "stdout", self.buffers["stdout"], self, reader)]
+        if launched.stderr is not None:
+            self.channels.append(Channel(launched.stderr, "stderr", self.buffers["stderr"], self, reader))
+        self.stdin = None if launched.stdin is None else Stdin(launched.stdin, self)
+
+    @property
+    def pid(self) -> int:
+        """The pid of the root."""
+        return self.tree.root
+
+    @property
+    def command(self) -> str:
+        """The command line, for people."""
+        return " ".join(self.argv)
+
+    # The way up: in the reader thread
+
+    def serve(self, exit_source: Any) -> None:
+        """Begin to serve the streams."""
+        self.reader.owners.add(self)
+        for channel in self.channels:
+            self.reader.watch(channel)
+        if exit_source is not None:
+            self.reader.watch(exit_source)
+
+    def feed(self, channel: Channel, chunk: bytes) -> None:
+        """Take the next bytes of a stream."""
+        now = time.monotonic()
+        wall = time.time()
+        buffer = channel.buffer
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self._order += 1
+            buffer.append(chunk, self._order, wall)
+            self.spoke[channel.name] = self.active = now
+            crowded = buffer.crowded
+            self._wake()
+        if crowded and not self._finishing:
+            channel.pause()
+        if self._exit_seen and not self.exited:
+            self._publish()
+
+    def ended(self, channel: Channel) -> None:
+        """Take note that a stream has ended."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self._order += 1
+            channel.buffer.close(self._order, time.time())
+            self._wake()
+        self._publish()
+
+    def exit_noticed(self, code: Optional[int]) -> None:
+        """Take note that the root has exited: publish it when all that was written before has been read."""
+        if self._exit_seen:
+            return
+        self._exit_seen = True
+        self.returncode = code
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for waiter in self._exit_waiters:
+                waiter.wake()
+            self._exit_waiters.clear()
+        if self._finishing:
+            self.finish()
+            return
+        for channel in self.channels:
+            if channel.fd >= 0:
+                channel.owed = channel.unread()
+        for channel in self.channels:
+            while channel.owed > 0 and not channel.paused:
+                channel.ready()
+        self._publish()
+
+    def finish(self) -> None:
+        """Read what is left and close everything: the tree is gone."""
+        self._finishing = True
+        if self._exit_seen:
+            for channel in self.channels:
+                channel.finish()
+            self._publish()
+
+    def resume(self) -> None:
+        """Read on, where a searcher was behind."""
+        for channel in self.channels:
+            if not channel.buffer.crowded:
+                channel.resume()
+
+    def _publish(self) -> None:
+        if self._exit_seen and not self.exited and all(channel.owed <= 0 for channel in self.channels):
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
+                self.exited = True
+                self.ended_at = time.monotonic()
+                self._wake()
+            if self.stdin is not None:
+                self.stdin.close()
+            self._changed()
+        if self.exited and self.served and all(channel.fd < 0 for channel in self.channels):
+            self.reader.owners.discard(self)
+            self.served = False
+            self.wake()
+            self.reader.leave()
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that serving failed: the streams end; the process is left alone."""
+        self.error = self.error or f"{type(error).__name__}: {error}"
+        for channel in self.channels:
+            channel.close()
+        self.wake()
+
+    # For everybody
+
+    def wake(self) -> None:
+        """Have all sleepers look again."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiters:
+            for waiter in self._waiters:
+                waiter.wake()
+            self._waiters.clear()
+
+    def wait_until(
+        self, look: Callable[[], Optional[T]], deadline: Optional[float], *, closing: bool = False
+    ) -> Optional[T]:
+        """Call `look` under the lock, now and at every change, until it returns something else than None.
+
+        Returns None when the deadline passes. Raises ManagerClosedError if the manager is closed meanwhile
+        (`closing`: it is we who close it), ProcpoolError if the reader thread died.
+        """
+        waiter: Optional[Waiter] = None
+        awake = deadline is None or deadline > time.monotonic()
+        while True:
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
+                if waiter is not None:
+                    self._waiters.discard(waiter)
+                found = look()
+                if found is not None:
+                    return found
+                if not awake:
+                    return None
+                if self.closed and not closing:
+                    raise ManagerClosedError(CLOSED)
+                failure = self.reader.failure
+                if failure is not None and not closing:
+                    raise ProcpoolError(
+                        f"Process {self.id!r} can no longer be watched",
+                        f"the reader thread died: {failure!r}",
+                    )
+                if waiter is not None:
+                    self._waiters.add(waiter)
+            if waiter is None:
+                waiter = Waiter()
+            else:
+                awake = waiter.sleep(deadline)
+
+    # Under the lock
+
+    def look(self, positions: Positions, max_lines: Optional[int] = None) -> View:
+        """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
+        spans = {name: buffer.since(positions[name]) for name, buffer in self.buffers.items()}
+        ends = {name: buffer.end(self.decoding) for name, buffer in self.buffers.items()}
+        if max_lines is not None and sum(len(span.records) for span in spans.values()) > max_lines:
+            spans, ends = _first_lines(spans, max_lines)
+        return View(spans, ends, self.eof, not self.exited, self.returncode if self.exited else None)
+
+    def take(self, max_lines: Optional[int] = None) -> View:
+        """Return what the default cursor has not passed, and move it. The caller holds the lock."""
+        view = self.look(self.read_to, max_lines)
+        for name, span in view.spans.items():
+            self.lost[name] += span.dropped
+        self.read_to = view.ends
+        return view
+
+    def news(self, positions: Positions) -> bool:
+        """Say whether anything came since the positions. The caller holds the lock."""
+        return any(buffer.end(self.decoding) > positions[name] for name, buffer in self.buffers.items())
+
+    @property
+    def eof(self) -> bool:
+        """Whether all streams have ended."""
+        return all(buffer.ended for buffer in self.buffers.values())
+
+    @property
+    def ended_by(self) -> Optional[str]:
+        """Who or what ended the root."""
+        if not self.exited:
+            return None
+        if self.asked_by is not None:
+            return self.asked_by
+        return "signal" if self.returncode is not None and self.returncode < 0 else "self"
+
+    def info(self) -> ProcessInfo:
+        """Return a snapshot. The caller holds the lock."""
+        now = time.monotonic()
+        lost = {
+            name: self.lost[name] + max(buffer.settle() - self.read_to[name].line, 0)
+            for name, buffer in self.buffers.items()
+        }
+        return ProcessInfo(
+            id=self.id,
+            agent_id=self.agent_id,
+            command=self.command,
+            alive=not self.exited,
+            uptime_secs=int((self.ended_at if self.exited else now) - self.started),
+            args=self.argv,
+            cwd=self.cwd,
+            pid=self.pid,
+            state="exited" if self.exited else "running",
+            returncode=self.returncode if self.exited else None,
+            ended_by=self.ended_by,
+            descendants_alive=self.exited and not self.empty,
+            started_at=self.started_at,
+            idle_secs=now - self.active,
+            pty=False,
+            error=self.error,
+            lines=self._pair({name: buffer.lines for name, buffer in self.buffers.items()}),
+            bytes=self._pair({name: buffer.bytes for name, buffer in self.buffers.items()}),
+            dropped=self._pair(lost),
+        )
+
+    def _pair(self, values: dict[str, int]) -> Streams[int]:
+        return Streams(values["stdout"], values.get("stderr", 0))
+
+    # Without the lock
+
+    def render(self, view: View) -> Output:
+        """Decode what a look found."""
+        parts = tuple(span.part(name, self.decoding) for name, span in view.spans.items())
+        cursor = ",".join(f"{line}.{chars}" for line, chars in view.ends.values())
+        return Output(parts, cursor, view.eof, view.alive, view.returncode)
+
+    def positions(self, cursor: str) -> Positions:
+        """Read a cursor. Raises TypeError or ValueError."""
+        if not isinstance(cursor, str):
+            raise TypeError(f"since must be a cursor (a str) or None, not {type(cursor).__name__}")
+        if not cursor:
+            return dict.fromkeys(self.buffers, Position())
+        pairs = [pair.split(".") for pair in cursor.split(",")]
+        if len(pairs) != len(self.buffers) or not all(
+            len(pair) == 2 and all(part.isascii() and part.isdecimal() for part in pair) for pair in pairs
+        ):
+            raise ValueError(f"since is not a cursor of this process: {cursor!r}")
+        return {name: Position(int(pair[0]), int(pair[1])) for name, pair in zip(self.buffers, pairs)}
+
+    def sleep_until_exit(self, waiter: Waiter) -> None:
+        """Have a waiter woken when the root exits."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if not self._exit_seen:
+                self._exit_waiters.add(waiter)
+
+    # The end: one thread at a time looks after the tree
+
+    def claim(self, by: Optional[str] = None) -> bool:
+        """Become the thread that looks after the tree (`by`: that ends it); False if another one does."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if self.ending or self.forgotten:
+                return False
+            self.ending = True
+            self.exit = None
+            if by is not None and not self._exit_seen:
+                self.asked_by = by
+        return True
+
+    def unclaim(self) -> None:
+        """Let the next thread look after the tree."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self.ending = False
+            self._wake()
+
+    def wait_unclaimed(self) -> Optional[Exit]:
+        """Wait until the thread that has the claim is done; return the `Exit` that it made, if any."""
+        self.wait_until(lambda: None if self.ending else True, None, closing=True)
+        return self.exit
+
+    def finish_soon(self) -> None:
+        """Have the reader read what is left of a dead tree, and close its streams."""
+        if self.served:
+            self.reader.call(self, self.finish)
+
+    def drain(self) -> None:
+        """After `finish_soon`: wait until that is done."""
+        reader = self.reader
+        self.wait_until(lambda: True if not self.served or reader.failure else None, None, closing=True)
+        if self.served and reader.failure:
+            info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            self.exit_noticed(None if info is None else returncode(info))
+            self.finish()
+
+    def send(self, sig: int, *, group: bool = False) -> None:
+        """Send a signal to the root, or to the process group that it was started in; nothing once it is reaped."""
+        with self._pin:
+            if not self._reaped:
+                (os.killpg if group else os.kill)(self.pid, sig)
+
+    def abandon(self) -> None:
+        """Reap and close a process that the reader does not serve, and whose tree is gone."""
+        self.reap()
+        for channel in self.channels:
+            os.close(channel.fd)
+        if self.stdin is not None:
+            os.close(self.stdin.fd)
+
+    def close_calls(self) -> None:
+        """Have blocked calls raise ManagerClosedError."""
+        self.closed = True
+        self.wake()
+
+    def reap(self) -> None:
+        """Take the exit from the kernel, which frees the pid. The claim is ours, and the tree is empty."""
+        with self._pin:
+            self._reaped = True
+            try:
+                os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pass  # a stranger was quicker
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self.empty = True
+            self._wake()
+
+    def make_exit(self, *, forget: bool) -> Exit:
+        """Note how the process ended; `forget`: hand out what nobody has read."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            view = self.take() if forget else self.look(self.read_to)
+            ended_by = self.ended_by or self.asked_by or "kill"
+        tree = self.tree
+        found = Exit(view.returncode, self.render(view), ended_by, tree.pids, tree.survivors, tree.escalated)
+        with self.guard.lock:
+            self.guard.holder = me
+            self.exit = found
+            self.forgotten = forget
+        return found
+
+
+def _first_lines(spans: dict[str, Span], limit: int) -> tuple[dict[str, Span], Positions]:
+    """Cut spans to their first `limit` lines, in the order in which they were read."""
+    order = sorted(
+        ((run[1], name) for name, span in spans.items() for run in span.runs for _ in range(run[0])),
+        key=lambda item: item[0],
+    )
+    cut = {}
+    ends = {}
+    for name, span in spans.items():
+        count = sum(1 for _, other in order[:limit] if other == name)
+        runs = []
+        left = count
+        for lines, number, time_ in span.runs:
+            if left > 0:
+                runs.append((min(lines, left), number, time_))
+                left -= lines
+        cut[name] = span._replace(
+            records=span.records[:count],
+            cuts=tuple(index for index in span.cuts if index < count),
+            unfinished=b"",
+            final=span.final and count == len(span.records),
+            runs=tuple(runs),
+        )
+        ends[name] = Position(span.first + count) if count else Position(span.first, span.skip)
+    return cut, ends

@@ -1,0 +1,65 @@
+"""The cleanup timer: a daemon thread that sleeps on a `concurrent.futures.Future` until there is something to do."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Callable, Optional
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+class Housekeeper:
+    """A thread that calls `work()`, sleeps for as many seconds as that returned, or until `wake`, and so on.
+
+    It ends when `work` returns None, and is started again by the next `wake`. Not an executor: a job of an
+    executor that loops keeps the interpreter from ending.
+    """
+
+    def __init__(self, work: Callable[[], Optional[float]], name: str = "procpool-housekeeper") -> None:
+        self._work = work
+        self._name = name
+        # Guards the rest; the thread takes itself out under it, so a `wake` is never lost.
+        self._lock = threading.Lock()
+        self._thread: Optional[threading.Thread] = None
+        self._alarm: Optional[Future[None]] = None
+        self._rung = False
+
+    def wake(self) -> None:
+        """Have the work done now. Raises RuntimeError if a thread is needed and cannot be started."""
+        with self._lock:
+            self._rung = True
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            elif self._alarm is not None and not self._alarm.done():
+                self._alarm.set_result(None)
+
+    def stop(self, timeout: float) -> None:
+        """Have the thread look whether it is still needed, and wait up to `timeout` seconds for its end."""
+        with self._lock:
+            thread = self._thread
+            if self._alarm is not None and not self._alarm.done():
+                self._alarm.set_result(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        from concurrent.futures import Future, TimeoutError
+
+        while True:
+            with self._lock:
+                self._rung = False
+                alarm: Future[None] = Future()
+                self._alarm = alarm
+            pause = self._work()
+            with self._lock:
+                if pause is None and not self._rung:
+                    self._thread = self._alarm = None
+                    return
+            try:
+                alarm.result(None if pause is None or pause == math.inf else pause)
+            except TimeoutError:
+                pass

@@ -1,0 +1,1 @@
+"""The way up: the bytes of a child become lines that somebody reads."""

@@ -1,0 +1,265 @@
+"""The daemon reader thread: it waits on all fds of a manager's processes, reads them, and sees their end.
+
+It runs no user code and does no logging: nothing here may block but `select`.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import selectors
+import signal
+import termios
+import threading
+from collections import deque
+from typing import Any, Callable, Optional, Protocol
+
+from procpool.output.buffer import LineBuffer
+
+CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
+LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as much as a small process
+
+
+class Source(Protocol):
+    """Something with an fd that the reader serves."""
+
+    fd: int  # it must not block
+
+    def ready(self) -> None:
+        """Serve the fd: it can be read (or written)."""
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that serving failed, or that the reader is gone."""
+
+
+class Owner(Protocol):
+    """Whose output a channel reads."""
+
+    def feed(self, channel: Channel, chunk: bytes) -> None:
+        """Take the next bytes of the channel's stream."""
+
+    def ended(self, channel: Channel) -> None:
+        """Take note that the channel's stream has ended; its fd is closed."""
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that serving failed, or that the reader is gone."""
+
+
+class Channel:
+    """One stream's fd, read in the reader thread alone."""
+
+    __slots__ = ("fd", "name", "buffer", "owed", "paused", "_owner", "_reader")
+
+    def __init__(self, fd: int, name: str, buffer: LineBuffer, owner: Owner, reader: Reader) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.name = name
+        self.buffer = buffer
+        self.owed = 0  # bytes that must be read before the owner's exit may be published
+        self.paused = False
+        self._owner = owner
+        self._reader = reader
+
+    def ready(self) -> None:
+        """Read once: every fd that is ready gets its turn before any gets another."""
+        try:
+            chunk = os.read(self.fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if chunk:
+            self.owed -= len(chunk)
+            self._owner.feed(self, chunk)
+        else:
+            self.close()
+
+    def unread(self) -> int:
+        """Return how many bytes lie in the pipe."""
+        answer = array.array("i", [0])
+        fcntl.ioctl(self.fd, termios.FIONREAD, answer)
+        return answer[0]
+
+    def pause(self) -> None:
+        """Stop reading, until `resume`; the child is held up when the pipe is full."""
+        if not self.paused:
+            self.paused = True
+            self._reader.unwatch(self.fd)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.paused and self.fd >= 0:
+            self.paused = False
+            self._reader.watch(self)
+
+    def finish(self) -> None:
+        """Read what lies in the pipe now, then close it: its writers are dead, or lost to us."""
+        if self.fd >= 0:
+            self.owed = self.unread()
+            while self.owed > 0 and self.fd >= 0:
+                self.ready()
+            self.close()
+
+    def close(self) -> None:
+        """Close the fd and tell the owner."""
+        if self.fd >= 0:
+            self._reader.unwatch(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+            self.owed = 0
+            self._owner.ended(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that serving failed."""
+        self._owner.fail(error)
+
+
+class Reader:
+    """One thread and its selector, started on first need and ended when nothing is left to serve.
+
+    `enter` and `leave` count the users (a start in flight is one): the thread lives while there are any, and a
+    little longer. `call` has something done in the thread; only a user may use it.
+    """
+
+    def __init__(self, name: str = "procpool-reader") -> None:
+        self._name = name
+        # Guards _users, _thread, _wake, _closed. Never held while anything else is locked or waited for.
+        self._lock = threading.Lock()
+        self._users = 0
+        self._thread: Optional[threading.Thread] = None
+        self._wake = -1
+        self._closed = False
+        self.failure: Optional[BaseException] = None
+        self._calls: deque[tuple[Optional[Owner], Callable[..., None], tuple[Any, ...]]] = deque()
+        # Touched by the thread alone:
+        self._sources: dict[int, Source] = {}
+        self.owners: set[Owner] = set()  # who is to be told if the thread dies
+
+    def enter(self) -> None:
+        """Count a user; start the thread if there is none. Raises RuntimeError or OSError if that fails."""
+        with self._lock:
+            if self.failure is not None:
+                raise RuntimeError(f"the reader thread died: {self.failure!r}")
+            if self._thread is None:
+                self._start()
+            self._users += 1
+
+    def leave(self) -> None:
+        """Count a user less."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._poke()
+
+    def close(self) -> None:
+        """End the thread as soon as there are no users, without lingering; what waits to be called is called."""
+        with self._lock:
+            self._closed = True
+            self._poke()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=LINGER_SECS)
+
+    def call(self, owner: Owner, function: Callable[..., None], *args: Any) -> None:
+        """Have `function(*args)` called in the thread; an error in it goes to the owner."""
+        self._calls.append((owner, function, args))
+        with self._lock:
+            self._poke()
+
+    def call_unlocked(self, function: Callable[[], None]) -> None:
+        """Have `function()` called in the thread, for a finalizer, which may run inside any lock.
+
+        While there are users the thread does not end, so its fd stays what it is.
+        """
+        self._calls.append((None, function, ()))
+        if self._users and self._wake >= 0:
+            try:
+                os.write(self._wake, b"\0")
+            except BlockingIOError:
+                pass
+
+    def watch(self, source: Source, *, writing: bool = False) -> None:
+        """Serve a source from now on, when it can be read (or written). In the thread only."""
+        self._selector.register(source.fd, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, source)
+        self._sources[source.fd] = source
+
+    def unwatch(self, fd: int) -> None:
+        """Serve the source of an fd no longer. In the thread only."""
+        if self._sources.pop(fd, None) is not None and self.failure is None:
+            self._selector.unregister(fd)
+
+    def _start(self) -> None:
+        wake, self._wake = os.pipe()
+        try:
+            os.set_blocking(wake, False)
+            os.set_blocking(self._wake, False)
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(wake, selectors.EVENT_READ)
+            thread = threading.Thread(target=self._run, args=(wake,), name=self._name, daemon=True)
+            thread.start()
+        except BaseException:
+            os.close(wake)
+            os.close(self._wake)
+            self._wake = -1
+            raise
+        self._thread = thread
+
+    def _poke(self) -> None:
+        """Wake the thread. The caller holds the lock, so the fd is the one that the thread looks at."""
+        if self._wake >= 0:
+            try:
+                os.write(self._wake, b"\0")
+            except BlockingIOError:
+                pass  # it has enough reasons to wake up
+
+    def _run(self, wake: int) -> None:
+        try:
+            # A child may be gone when its stdin is written to; that is an error there, not our end.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+            while self._users or not self._finished(wake, idle=False):
+                idle = not self._users
+                ready = self._selector.select(LINGER_SECS if idle else None)
+                for key, _ in ready:
+                    source: Optional[Source] = key.data
+                    if source is None:
+                        os.read(wake, CHUNK_BYTES)
+                        continue
+                    if self._sources.get(key.fd) is source:  # else it was taken away in this very round
+                        try:
+                            source.ready()
+                        except BaseException as error:  # one process's fault must not stop the others
+                            source.fail(error)
+                while self._calls:
+                    owner, function, args = self._calls.popleft()
+                    try:
+                        function(*args)
+                    except BaseException as error:  # the same
+                        if owner is None:
+                            raise
+                        owner.fail(error)
+                if idle and not ready and self._finished(wake, idle=True):
+                    return
+        except BaseException as error:  # nobody would see it: it goes to all who wait
+            self._die(wake, error)
+
+    def _finished(self, wake: int, *, idle: bool) -> bool:
+        """End the thread, under the lock, if nobody needs it."""
+        with self._lock:
+            if self._users or self._calls or not (self._closed or idle):
+                return False
+            self._tear_down(wake)
+            return True
+
+    def _tear_down(self, wake: int) -> None:
+        self._selector.close()
+        os.close(wake)
+        os.close(self._wake)
+        self._wake = -1
+        self._thread = None
+
+    def _die(self, wake: int, error: BaseException) -> None:
+        with self._lock:
+            self.failure = error
+            self._tear_down(wake)
+        for owner in {*self.owners, *(call[0] for call in self._calls)}:
+            if owner is not None:
+                owner.fail(error)

@@ -1,0 +1,404 @@
+"""The processes of one manager, and the two threads that serve them: what lives on when the manager is dropped."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from typing import Callable, Optional
+
+from procpool import lifetime
+from procpool.child import CLOSED, Child, Waiter
+from procpool.errors import LimitExceededError, ManagerClosedError, StartError
+from procpool.guard import Guard
+from procpool.housekeeper import Housekeeper
+from procpool.output.reader import Reader
+from procpool.snapshot import Exit
+from procpool.system import System, this_system, tree
+
+FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
+LAST_LOOK_SECS = 2.0  # up to this
+RETRY_SECS = 1.0  # after the system could not be asked
+JOIN_SECS = 2.0
+
+
+class Pool:
+    """A registry of processes, its limits, and its housekeeping."""
+
+    def __init__(
+        self,
+        *,
+        max_per_agent: Optional[int],
+        max_total: Optional[int],
+        keep_exited: int,
+        grace: float,
+        max_age_secs: Optional[float],
+        idle_secs: Optional[float],
+        cleanup_interval: float,
+        id_prefix: str,
+    ) -> None:
+        self.max_total = max_total
+        self.keep_exited = keep_exited
+        self.grace = grace
+        self.max_age_secs = max_age_secs
+        self.idle_secs = idle_secs
+        self.cleanup_interval = cleanup_interval
+        self._prefix = id_prefix
+        self._max_per_agent = max_per_agent
+        self.reader = Reader()
+        self.housekeeper = Housekeeper(self._work)
+        self.system: System = this_system()
+        self.owner = 0  # our pid, from the first start on
+        self.abandoned = False
+
+        # Guards the rest. Held for looks and changes only, and never together with another lock.
+        self.guard = Guard()
+        self.children: dict[str, Child] = {}
+        self.limits: dict[str, Optional[int]] = {}  # of agents that have one of their own
+        self._slots: dict[str, int] = {}  # by agent: trees that live, and starts in flight
+        self._total = 0
+        self._started = 0
+        self.closed = False
+
+        # The housekeeper's own: when to look again at a process whose root exited, and how long that was put off.
+        self._looks: dict[Child, tuple[float, float]] = {}
+
+    def check(self) -> None:
+        """Raise ManagerClosedError if this process is a fork of the owner. Takes no lock: a fork may hold any."""
+        if self.owner and self.owner != os.getpid():
+            raise ManagerClosedError(
+                CLOSED,
+                f"it belongs to process {self.owner}, and this is process {os.getpid()}, a fork of it: "
+                "make a manager of your own here",
+            )
+
+    @property
+    def stale(self) -> bool:
+        """Whether nothing can be started here any more: closed, or a fork's copy."""
+        return self.closed or self.owner not in (0, os.getpid())
+
+    def get(self, process_id: str) -> Optional[Child]:
+        """Return a process by its id. Raises ManagerClosedError."""
+        self.check()
+        if self.closed:
+            raise ManagerClosedError(CLOSED)
+        return self.children.get(process_id)
+
+    def all(self, agent_id: Optional[str] = None) -> list[Child]:
+        """Return all processes (of an agent), oldest first."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            children = list(self.children.values())
+        return [child for child in children if agent_id is None or child.agent_id == agent_id]
+
+    # Starting
+
+    def start(self, agent_id: str, make: Callable[[Reader, Callable[[], None]], Child]) -> Child:
+        """Start a process with `make` and register it: all of it, or nothing is left.
+
+        Raises LimitExceededError, ManagerClosedError, StartError.
+        """
+        self._reserve(agent_id)
+        child: Optional[Child] = None
+        entered = served = False
+        try:
+            self._start_threads()
+            entered = True
+            child = make(self.reader, self.housekeeper.wake)
+            self._serve(child)
+            served = True
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
+                if self.closed:
+                    raise ManagerClosedError(CLOSED, "it was closed while the process was started")
+                self._started += 1
+                child.id = f"{self._prefix}{self._started}"
+                self.children[child.id] = child
+        except BaseException:
+            if served and child is not None:
+                self.end([child], grace=0.0, by="close")
+            else:
+                if child is not None:
+                    self._undo(child)
+                if entered:
+                    self.reader.leave()
+                self._release(agent_id)
+            raise
+        return child
+
+    def _start_threads(self) -> None:
+        try:
+            self.housekeeper.wake()
+            self.reader.enter()
+        except (RuntimeError, OSError) as error:
+            raise StartError(
+                f"Failed to start process: {error}",
+                "the threads that serve processes could not be started (ulimit -u, ulimit -n)",
+                command="",
+                errno=getattr(error, "errno", None),
+            ) from error
+
+    def _serve(self, child: Child) -> None:
+        def tell(code: Optional[int]) -> None:
+            child.reader.call(child, child.exit_noticed, code)
+
+        try:
+            source = self.system.exit_notice(child.pid, tell)
+        except (RuntimeError, OSError) as error:
+            raise StartError(
+                f"Failed to start process {child.argv[0]!r}: {error}",
+                "its exit could not be watched (ulimit -u, ulimit -n)",
+                command=child.argv[0],
+                errno=getattr(error, "errno", None),
+            ) from error
+        self.reader.call(child, child.serve, source)
+
+    def _undo(self, child: Child) -> None:
+        """End a process that the reader does not know yet."""
+        tree.end([child.tree], self.system, grace=0.0, pause=time.sleep)
+        child.abandon()
+
+    def _reserve(self, agent_id: str) -> None:
+        self.check()
+        looked = False
+        while True:
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
+                if self.closed:
+                    raise ManagerClosedError(CLOSED)
+                limit = self.limits.get(agent_id, self._max_per_agent)
+                count = self._slots.get(agent_id, 0)
+                total = self._total
+                mine = limit is None or count < limit
+                if mine and (self.max_total is None or total < self.max_total):
+                    self._slots[agent_id] = count + 1
+                    self._total += 1
+                    first = not self.owner
+                    self.owner = os.getpid()
+                    break
+            if looked:
+                if mine:
+                    raise LimitExceededError(
+                        f"The manager already has {total} processes (max: {self.max_total})",
+                        "kill one of them, or wait until one has ended",
+                        agent_id=agent_id,
+                        count=total,
+                        limit=self.max_total,
+                    )
+                raise LimitExceededError(
+                    f"Agent {agent_id!r} already has {count} processes (max: {limit})",
+                    "kill one of them, or wait until one has ended with all that it started",
+                    agent_id=agent_id,
+                    count=count,
+                    limit=limit,
+                )
+            self._look(self.all())
+            looked = True
+        if first:
+            lifetime.close_at_exit(self)
+
+    def _release(self, agent_id: str) -> None:
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self._total -= 1
+            self._slots[agent_id] -= 1
+            if not self._slots[agent_id]:
+                del self._slots[agent_id]
+
+    # Ending
+
+    def end(
+        self, children: Iterable[Child], *, grace: Optional[float] = None, by: str, forget: bool = True
+    ) -> dict[str, Exit]:
+        """End trees, all at once, and forget those that are gone; return how each ended.
+
+        What another thread is ending already is waited for, and its `Exit` shared.
+        """
+        exits: dict[str, Exit] = {}
+        rest = list(children)
+        while rest:
+            mine = [child for child in rest if child.claim(by)]
+            try:
+                self._end(mine, self.grace if grace is None else grace)
+                for child in mine:
+                    exits[child.id] = child.make_exit(forget=forget and not child.tree.survivors)
+                self._forget(child for child in mine if child.forgotten)
+            finally:
+                for child in mine:
+                    child.unclaim()
+            others = [child for child in rest if child not in mine]
+            rest = []
+            for child in others:
+                found = child.wait_unclaimed()
+                if found is None:
+                    rest.append(child)
+                else:
+                    exits[child.id] = found
+        return exits
+
+    def terminate(self, child: Child) -> None:
+        """Ask a tree to end."""
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            if child.empty:
+                return
+            if not child.exited:
+                child.asked_by = "terminate"
+        tree.terminate(child.tree, self.system)
+
+    def _end(self, children: list[Child], grace: float) -> None:
+        alive = [child for child in children if not child.empty]
+        if alive:
+            waiter = Waiter()
+
+            def pause(secs: float) -> None:
+                deadline = time.monotonic() + secs
+                for child in alive:
+                    child.sleep_until_exit(waiter)
+                waiter.sleep(deadline)
+
+            tree.end([child.tree for child in alive], self.system, grace=grace, pause=pause)
+        gone = [child for child in children if child.empty or not child.tree.survivors]
+        for child in gone:
+            child.finish_soon()
+        for child in gone:
+            child.drain()
+            self._bury(child)
+
+    def _bury(self, child: Child) -> None:
+        """Reap the root of an empty tree, and free its slot. The caller has the claim."""
+        if not child.empty:
+            child.reap()
+            self._release(child.agent_id)
+
+    def _forget(self, children: Iterable[Child]) -> None:
+        gone = list(children)
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for child in gone:
+                self.children.pop(child.id, None)
+
+    def _look(self, children: Iterable[Child]) -> None:
+        """Look whether the trees of exited roots are empty by now."""
+        mine = [child for child in children if child.exited and not child.empty and child.claim()]
+        try:
+            if mine:
+                living = tree.survey([child.tree for child in mine], self.system)
+                for child in mine:
+                    if child.tree not in living:
+                        self._bury(child)
+        finally:
+            for child in mine:
+                child.unclaim()
+
+    def close(self, by: str = "close") -> dict[str, Exit]:
+        """End everything, forget it, and end the threads."""
+        self.check()
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self.closed = True
+            children = list(self.children.values())
+        for child in children:
+            child.close_calls()
+        exits = self.end(children, by=by)
+        self.reader.close()
+        self.housekeeper.stop(JOIN_SECS)
+        return exits
+
+    def close_at_exit(self) -> None:
+        """Close, for the end of the interpreter, unless this is a fork."""
+        if self.owner == os.getpid():
+            self.close("owner")
+
+    def abandon(self) -> list[str]:
+        """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""
+        if self.owner != os.getpid() or self.closed:
+            return []
+        living = [child.id for child in list(self.children.values()) if not child.empty]
+        self.abandoned = True
+        self.reader.call_unlocked(self.housekeeper.wake)
+        return living
+
+    # Housekeeping
+
+    def cleanup(self, max_age_secs: Optional[float], idle_secs: Optional[float]) -> dict[str, Exit]:
+        """End and forget what is too old or idle; without any age, forget what has ended."""
+        children = self.all()
+        exits: dict[str, Exit] = {}
+        if max_age_secs is None and idle_secs is None:
+            self._look(children)
+            return self.end([child for child in children if child.empty], by="close")
+        now = time.monotonic()
+        for by, aged in self._aged(children, now, max_age_secs, idle_secs).items():
+            exits.update(self.end(aged, by=by))
+        return exits
+
+    def _aged(
+        self, children: list[Child], now: float, max_age_secs: Optional[float], idle_secs: Optional[float]
+    ) -> dict[str, list[Child]]:
+        aged: dict[str, list[Child]] = {}
+        for child in children:
+            if max_age_secs is not None and now - child.started >= max_age_secs:
+                aged.setdefault("max_age", []).append(child)
+            elif idle_secs is not None and now - child.active >= idle_secs:
+                aged.setdefault("idle", []).append(child)
+        return aged
+
+    def _work(self) -> Optional[float]:
+        if self.abandoned:
+            self.close()
+            return None
+        try:
+            return self._keep_house()
+        except OSError:  # the system could not be asked, for lack of fds or memory
+            return RETRY_SECS
+
+    def _keep_house(self) -> Optional[float]:
+        now = time.monotonic()
+        children = self.all()
+        left_behind = [child for child in children if child.exited and not child.empty]
+        due = [child for child in left_behind if self._looks.get(child, (now, 0.0))[0] <= now]
+        self._look(due)
+        for child in due:
+            delay = self._looks.get(child, (0.0, FIRST_LOOK_SECS / 2))[1]
+            delay = min(delay * 2, LAST_LOOK_SECS)
+            self._looks[child] = now + delay, delay
+        self._looks = {child: look for child, look in self._looks.items() if not child.empty}
+        self._forget_oldest(children)
+        living = [child for child in children if not child.empty]
+        for by, aged in self._aged(living, now, self.max_age_secs, self.idle_secs).items():
+            self.end(aged, by=by, forget=False)
+        living = [child for child in living if not child.empty]
+        if not living:
+            return None if not self._total else math.inf
+        times = [look[0] for look in self._looks.values()]
+        for child in living:
+            if self.max_age_secs is not None:
+                times.append(child.started + self.max_age_secs)
+            if self.idle_secs is not None:
+                times.append(child.active + self.idle_secs)
+        if self.max_age_secs is not None or self.idle_secs is not None:
+            times.append(now + self.cleanup_interval)
+            # What could not be ended (a survivor) is due all the time: not more often than this.
+            times = [max(at, now + min(self.cleanup_interval, RETRY_SECS)) if at <= now else at for at in times]
+        return max(min(times) - time.monotonic(), 0.0) if times else math.inf
+
+    def _forget_oldest(self, children: list[Child]) -> None:
+        """Keep the newest `keep_exited` ended processes of each agent."""
+        ended: dict[str, list[Child]] = {}
+        for child in children:
+            if child.empty and not child.served:
+                ended.setdefault(child.agent_id, []).append(child)
+        for of_agent in ended.values():
+            of_agent.sort(key=lambda child: child.ended_at)
+            surplus = len(of_agent) - self.keep_exited
+            if surplus > 0:
+                self.end(of_agent[:surplus], by="close")
