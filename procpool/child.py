@@ -229,7 +229,8 @@ class Child:
         self.error: Optional[str] = None
         self.served = True  # by the reader thread: not before the exit is known and the streams have ended
         self.empty = False  # no member of the tree is alive, and the root is reaped
-        self.ending = False  # a thread is ending it
+        self.ending = False  # a thread looks after its tree; see `claim`
+        self.looking = False  # and only looks, which takes a moment
         self.exit: Optional[Exit] = None  # what that thread found
         self.forgotten = False
         self.closed = False  # its manager is
@@ -514,6 +515,7 @@ class Child:
             if self.ending or self.forgotten:
                 return False
             self.ending = True
+            self.looking = by is None
             self.exit = None
             if by is not None and not self._exit_seen:
                 self.asked_by = by
@@ -531,6 +533,10 @@ class Child:
         """Wait until the thread that has the claim is done; return the `Exit` that it made, if any."""
         self.wait_until(lambda: None if self.ending else True, None, closing=True)
         return self.exit
+
+    def wait_looked(self) -> None:
+        """Wait while another thread looks whether the tree is empty; not while it ends it."""
+        self.wait_until(lambda: None if self.ending and self.looking else True, None, closing=True)
 
     def finish_soon(self) -> None:
         """Have the reader read what is left of a dead tree, and close its streams."""
@@ -577,6 +583,7 @@ class Child:
         with self.guard.lock:
             self.guard.holder = me
             self.empty = True
+            self.tree.survivors = ()
             self._wake()
 
     def make_exit(self, *, forget: bool) -> Exit:

@@ -34,17 +34,24 @@ class Housekeeper:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
-            elif self._alarm is not None and not self._alarm.done():
-                self._alarm.set_result(None)
+            else:
+                self._ring()
+
+    def review(self) -> None:
+        """Have the thread, if there is one, look whether it is still needed."""
+        with self._lock:
+            self._ring()
 
     def stop(self, timeout: float) -> None:
-        """Have the thread look whether it is still needed, and wait up to `timeout` seconds for its end."""
-        with self._lock:
-            thread = self._thread
-            if self._alarm is not None and not self._alarm.done():
-                self._alarm.set_result(None)
+        """Do so, and wait up to `timeout` seconds for its end."""
+        self.review()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+    def _ring(self) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(None)
 
     def _run(self) -> None:
         from concurrent.futures import Future, TimeoutError

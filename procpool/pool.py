@@ -117,6 +117,8 @@ class Pool:
                 self._started += 1
                 child.id = f"{self._prefix}{self._started}"
                 self.children[child.id] = child
+            if self.max_age_secs is not None or self.idle_secs is not None:
+                self.housekeeper.wake()
         except BaseException:
             if served and child is not None:
                 self.end([child], grace=0.0, by="close")
@@ -196,7 +198,10 @@ class Pool:
                     count=count,
                     limit=limit,
                 )
-            self._look(self.all())
+            children = [child for child in self.all() if child.exited]
+            self._look(children)
+            for child in children:
+                child.wait_looked()
             looked = True
         if first:
             lifetime.close_at_exit(self)
@@ -209,6 +214,9 @@ class Pool:
             self._slots[agent_id] -= 1
             if not self._slots[agent_id]:
                 del self._slots[agent_id]
+            last = not self._total
+        if last:
+            self.housekeeper.review()
 
     # Ending
 

@@ -47,13 +47,13 @@ class Decoding:
 
 def _extends_ascii(encoding: str, kind: Callable[[str], codecs.IncrementalDecoder]) -> bool:
     """Say whether ASCII bytes mean ASCII characters, and leave no state behind (utf-16, utf-7, utf-8-sig, hz do)."""
-    ascii_bytes = bytes(range(128))
+    ascii_bytes = bytes(range(128)) + b"\x1b$B\x1b(J~{"  # the last: what switches ISO 2022 codes and hz
     try:
         decoder = kind("strict")
         before = decoder.getstate()
-        text = "".join(decoder.decode(ascii_bytes[i : i + 1]) for i in range(128))
+        text = "".join(decoder.decode(ascii_bytes[i : i + 1]) for i in range(len(ascii_bytes)))
         return text == ascii_bytes.decode() and decoder.getstate() == before
-    except (UnicodeError, LookupError, TypeError):  # TypeError: a codec from bytes to bytes, such as hex
+    except (ValueError, LookupError, TypeError):  # or a codec from bytes to bytes, such as hex
         return False
 
 
@@ -235,7 +235,7 @@ class LineBuffer:
         """Split the backlog into the ring; return the number of the first line kept."""
         if self._waiting:
             self._split()
-            self._trim()
+        self._trim()
         first = self.lines - len(self._ring)
         self._forget_marks(first)
         return first

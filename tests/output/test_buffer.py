@@ -1,0 +1,254 @@
+"""The line buffer against a slow model of it: whatever the chunks are, the bytes alone decide."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procpool.output.buffer import Decoding, LineBuffer, Position
+
+UTF8 = Decoding()
+
+# Many newlines, returns, and parts of characters, so that short inputs reach every branch.
+some_bytes = st.lists(
+    st.sampled_from([b"\n", b"\r\n", b"\r", b"a", b"bc", b"\x00", "é".encode(), "€".encode(), "😀".encode()])
+    | st.sampled_from([b"\x80", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xff", b"x" * 7, b"\n" * 5, b"y" * 40]),
+    max_size=60,
+).map(b"".join)
+bounds = st.tuples(st.integers(1, 8), st.integers(10, 60), st.integers(5, 30))
+
+
+def cut_up(data, sizes):
+    chunks = []
+    while data:
+        size = sizes[len(chunks) % len(sizes)] if sizes else len(data)
+        chunks.append(data[:size])
+        data = data[size:]
+    return chunks
+
+
+def model(data, ended, max_lines, max_bytes, max_line_bytes):
+    """Return (lines, number of the first one kept, unfinished line): lines with their newlines."""
+    bound = min(max_line_bytes, max_bytes)
+    lines = []
+    rest = data
+    while rest:
+        size = min(bound, len(rest))
+        while size < len(rest) and size < bound + 3 and 0x80 <= rest[size] < 0xC0:
+            size += 1
+        newline = rest.find(b"\n")
+        if 0 <= newline <= size:
+            size = newline + 1
+        elif size == len(rest):
+            break
+        lines.append(rest[:size])
+        rest = rest[size:]
+    if ended and rest:
+        lines.append(rest)
+        rest = b""
+    first = len(lines)
+    room = max_bytes - len(rest)
+    while first and len(lines) - first < max_lines:
+        room -= len(lines[first - 1].rstrip(b"\n") if lines[first - 1].endswith(b"\n") else lines[first - 1]) + 1
+        if room < 0:
+            break
+        first -= 1
+    return lines, first, rest
+
+
+def strip(line):
+    return line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r") if line.endswith(b"\n") else None
+
+
+@settings(max_examples=400)
+@given(some_bytes, st.lists(st.integers(1, 50), max_size=8), bounds, st.booleans(), st.booleans())
+def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(data, sizes, bounds, ended, peeking):
+    """However the bytes are cut up, and whoever looks meanwhile, the same lines are kept."""
+    buffer = LineBuffer(*bounds)
+    for chunk in cut_up(data, sizes):
+        buffer.append(chunk)
+        if peeking:
+            buffer.since(Position())
+    if ended:
+        buffer.close()
+    lines, first, rest = model(data, ended, *bounds)
+    span = buffer.since(Position())
+    kept = [line.removesuffix(b"\n") if line.endswith(b"\n") else line for line in lines[first:]]
+    assert span.records == kept
+    assert span.first == span.dropped == first
+    assert buffer.lines == len(lines)
+    assert buffer.bytes == len(data)
+    assert span.unfinished == rest
+    cuts = [index for index, line in enumerate(lines[first:]) if not line.endswith(b"\n")]
+    assert list(span.cuts) == cuts
+    part = span.part("stdout", UTF8)
+    assert part.text == b"".join(lines[first:]).decode("utf-8", "replace") + UTF8.text_so_far(rest)
+    assert part.text[part.tail :] == UTF8.text_so_far(rest)
+    assert len(part.lines()) == len(kept)
+    assert sum(run[0] for run in part.runs) == len(kept)
+
+
+@settings(max_examples=400)
+@given(st.lists(some_bytes | st.none(), max_size=12), bounds)
+def test_p23_seen_and_dropped_are_all_that_was_written(steps, bounds):
+    """With reads in between (None), every line is seen once or counted as dropped, and the texts join."""
+    buffer = LineBuffer(*bounds)
+    position = Position()
+    seen = dropped = 0
+    texts = []
+    written = b""
+    for step in [*steps, None]:
+        if step is not None:
+            buffer.append(step) if step else None
+            written += step
+            continue
+        if step is None and len(texts) == sum(s is None for s in steps):
+            buffer.close()
+        span = buffer.since(position)
+        part = span.part("stdout", UTF8)
+        seen += len(part.lines())
+        dropped += part.dropped
+        texts.append(part.text[part.skip :])
+        position = buffer.end(UTF8)
+    assert seen + dropped == buffer.lines
+    whole = written.decode("utf-8", "replace")
+    if not dropped:
+        assert "".join(texts) == whole
+    else:
+        at = 0
+        for text in texts:  # in order, and each of them as it was written
+            at = whole.index(text, at) + len(text)
+
+
+@settings(max_examples=200)
+@given(some_bytes, st.lists(st.integers(1, 50), max_size=8), bounds)
+def test_p24_memory_stays_within_the_bounds(data, sizes, bounds):
+    """What is held never exceeds the bound by more than a chunk and a line."""
+    buffer = LineBuffer(*bounds)
+    for chunk in cut_up(data * 20, sizes):
+        buffer.append(chunk)
+        held = sum(map(len, buffer._backlog)) + sum(map(len, buffer._ring))
+        joined = max(4096, len(chunk))
+        assert held <= 2 * (buffer.max_bytes + joined + 3)
+        assert len(buffer._ring) <= buffer.max_lines
+        assert len(buffer._marks) <= buffer.max_lines + joined + 1
+
+
+@settings(max_examples=200)
+@given(some_bytes, some_bytes, bounds)
+def test_a_pinned_line_is_kept_until_it_is_unpinned(before, after, bounds):
+    """A searcher that is behind finds everything from its pin on; afterwards the bounds hold again."""
+    buffer = LineBuffer(*bounds)
+    if before:
+        buffer.append(before)
+    pinned = buffer.lines
+    buffer.settle()
+    pin = buffer.pin(pinned)
+    for chunk in cut_up(after * 3, [9]):
+        buffer.append(chunk)
+        buffer.since(Position())
+    span = buffer.since(Position(pinned))
+    assert span.first == pinned
+    lines, first, _ = model(before + after * 3, False, *bounds)
+    assert [r + b"\n" * (i not in span.cuts) for i, r in enumerate(span.records)] == lines[pinned:]
+    assert buffer.crowded == (len(lines) - pinned > bounds[0] or len(after) * 3 > bounds[1])
+    buffer.unpin(pin)
+    assert not buffer.crowded
+    buffer.append(b"z")
+    assert buffer.since(Position()).first == model(before + after * 3 + b"z", False, *bounds)[1]
+
+
+def test_only_the_newest_lines_are_kept():
+    """A reader that comes late gets the newest 1000 lines and is told how many it missed."""
+    buffer = LineBuffer()
+    for begin in range(0, 100_000, 1000):
+        buffer.append(b"".join(b"%d\n" % n for n in range(begin, begin + 1000)))
+    span = buffer.since(Position())
+    assert span.dropped == 99_000
+    assert span.records == [b"%d" % n for n in range(99_000, 100_000)]
+
+
+def test_the_ring_is_a_bounded_deque():
+    """Between searches the lines stand in the card's `deque(maxlen=1000)`."""
+    buffer = LineBuffer()
+    buffer.append(b"a\n" * 3000)
+    assert buffer.settle() == 2000
+    assert buffer._ring.maxlen == len(buffer._ring) == 1000
+
+
+def test_p21_a_line_without_an_end_is_cut_into_pieces():
+    """A line of 10 MB arrives in pieces and is bounded."""
+    buffer = LineBuffer()
+    for _ in range(160):
+        buffer.append(b"0" * 65_536)
+    buffer.append(b"end\n")
+    span = buffer.since(Position())
+    assert buffer.lines == 161
+    assert span.records[-1] == b"end"
+    assert all(len(record) == 65_536 for record in span.records[:-1])
+    assert sum(map(len, span.records)) <= 1 << 20
+    lines = span.part("stdout", UTF8).lines()
+    assert len(lines) == len(span.records)
+
+
+def test_the_tail_begins_where_it_can():
+    """More lines than there are is no error."""
+    buffer = LineBuffer()
+    buffer.append(b"a\nb\nc\nd")
+    assert buffer.tail(2) == Position(1)
+    assert buffer.tail(9) == Position(0)
+    assert buffer.end(UTF8) == Position(3, 1)
+
+
+def test_the_end_is_noted_once():
+    """A stream that ends twice has one last line."""
+    buffer = LineBuffer()
+    buffer.append(b"no newline")
+    buffer.close()
+    buffer.close()
+    assert buffer.lines == 1
+    assert buffer.since(Position(0, 10)).part("stdout", UTF8).lines() == ["no newline"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "cp1252", "gb18030", "shift_jis", "big5", "koi8-r"])
+def test_encodings_that_extend_ascii_are_taken(encoding):
+    """One byte 10 is a newline in all of them."""
+    assert Decoding(encoding).text(b"a\nb") == "a\nb"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-32", "utf-7", "utf-8-sig", "cp037", "hz", "iso2022_jp", "hex", "rot13", "klingon", ""]
+)
+def test_encodings_that_do_not_extend_ascii_are_refused(encoding):
+    """Their newlines would tear characters; the message names the encoding."""
+    with pytest.raises(ValueError, match=re.escape(repr(encoding))):
+        Decoding(encoding)
+
+
+@pytest.mark.parametrize("errors", ["strict", "xmlcharrefreplace", ""])
+def test_error_policies_that_could_stop_a_reader_are_refused(errors):
+    """`strict` would end the reading at the first wrong byte."""
+    with pytest.raises(ValueError, match="errors must be one of"):
+        Decoding("utf-8", errors)
+
+
+def test_the_encoding_and_the_policy_are_strings():
+    """None is no encoding."""
+    with pytest.raises(TypeError, match="encoding"):
+        Decoding(None)
+    with pytest.raises(TypeError, match="errors"):
+        Decoding("utf-8", None)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(1, 7), min_size=1), st.sampled_from(["utf-8", "gb18030", "big5"]))
+def test_p21_text_so_far_is_always_a_begin_of_the_whole(data, sizes, encoding):
+    """What was handed out of an unfinished line is never taken back, whatever the bytes."""
+    decoding = Decoding(encoding)
+    whole = decoding.text(data)
+    at = 0
+    for chunk in cut_up(data, sizes):
+        at += len(chunk)
+        assert whole.startswith(decoding.text_so_far(data[:at]))

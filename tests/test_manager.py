@@ -1,0 +1,463 @@
+"""Managers and agents: by id, within bounds, and with an end."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import signal
+import threading
+import time
+
+import pytest
+from conftest import child, fork, is_alive, until
+
+import procpool
+
+
+def test_p42_list_and_count_are_right_without_anyone_calling_wait(manager):
+    """The exit is noticed by itself."""
+    process = manager.start("a", "sh", ["-c", "exit 3"])
+    until(lambda: not manager.list()[0].alive, "the exit")
+    info = manager.list("a")[0]
+    assert (info.id, info.agent_id, info.command, info.alive) == (process, "a", "sh -c exit 3", False)
+    assert (info.state, info.returncode, info.ended_by) == ("exited", 3, "self")
+    assert manager.count() == 1
+    assert manager.list("b") == []
+
+
+def test_info_tells_what_is_known(spawn, tmp_path):
+    """The seed's five, and more."""
+    process = spawn("out:a\\nb", "err:c\\n", "wait", cwd=tmp_path)
+    process.expect("b", 5)
+    process.expect("c", 5, stream="stderr")
+    info = process.info()
+    assert info.id == process.id
+    assert info.agent_id == process.agent_id == "tester"
+    assert info.args == process.args
+    assert info.command == " ".join(process.args)
+    assert info.cwd == str(tmp_path)
+    assert info.pid == process.pid
+    assert info.alive
+    assert info.uptime_secs == 0
+    assert abs(info.started_at - time.time()) < 10
+    assert 0 <= info.idle_secs < 10
+    assert (info.state, info.returncode, info.ended_by, info.error) == ("running", None, None, None)
+    assert not info.descendants_alive
+    assert not info.pty
+    assert info.lines == procpool.Streams(1, 1)
+    assert info.bytes == procpool.Streams(3, 2)
+    assert info.dropped == procpool.Streams(0, 0)
+    assert info.to_dict()["lines"] == {"stdout": 1, "stderr": 1}
+    assert "running, pid" in repr(info)
+
+
+def test_managers_are_iterable_and_never_falsy(manager):
+    """An empty one is still a manager."""
+    assert manager
+    assert list(manager) == []
+    one, two = manager.start("a", "cat"), manager.start("b", "cat")
+    assert list(manager) == [one, two]
+    assert one in manager
+    assert "proc_9" not in manager
+    assert 1 not in manager
+    assert list(manager.agent("b")) == [two]
+    assert repr(manager) == "<ProcessManager: 2 processes>"
+
+
+def test_p38_an_agent_sees_only_its_own(manager):
+    """For another agent's id it answers exactly as for one that never was."""
+    alice, bob = manager.agent("alice"), manager.agent("bob")
+    process = alice.start("cat")
+    assert process in alice
+    assert process not in bob
+    assert 1 not in bob
+    verbs = {
+        "write": ("x",), "send_line": ("x",), "close_stdin": (), "read": (), "tail": (), "expect": ("x",),
+        "wait": (), "kill": (), "terminate": (), "send_signal": (signal.SIGTERM,), "interrupt": (), "info": (),
+    }  # fmt: skip
+    for verb, arguments in verbs.items():
+        with pytest.raises(procpool.ProcessNotFoundError) as caught:
+            getattr(bob, verb)(process, *arguments)
+        with pytest.raises(procpool.ProcessNotFoundError) as never:
+            getattr(bob, verb)("proc_99", *arguments)
+        assert str(caught.value) == f"Process '{process}' not found"
+        assert str(never.value) == "Process 'proc_99' not found"
+        assert isinstance(caught.value, LookupError)
+    with pytest.raises(procpool.ProcessNotFoundError):
+        bob[process]
+    assert bob.list() == []
+    assert bob.count() == 0
+    assert bob.kill_all() == {}
+    alice.send_line(process, "still there")
+    assert alice.expect(process, "still there", 5)
+    assert alice.read(process).stdout == ["still there"]
+    assert alice.tail(process).stdout == ["still there"]
+    assert alice.info(process).agent_id == "alice"
+    alice.interrupt(process)
+    assert alice.wait(process, 5) == -2
+    assert repr(alice).startswith("<Agent 'alice' of <ProcessManager")
+
+
+def test_agents_have_limits_of_their_own(manager):
+    """Beside the manager's."""
+    alice = manager.agent("alice", max_processes=1)
+    alice.spawn("cat")
+    with pytest.raises(procpool.LimitExceededError):
+        alice.start("cat")
+    manager.agent("bob").start("cat")
+
+
+def test_leaving_an_agent_ends_what_is_its_own(manager):
+    """And nothing else."""
+    other = manager.start("bob", "cat")
+    with manager.agent("alice") as alice:
+        process = alice.spawn("cat")
+    assert not process.alive
+    assert list(manager) == [other]
+    with manager.agent("alice"):
+        manager.close()
+
+
+@pytest.mark.parametrize(("name", "error"), [(1, TypeError), (None, TypeError), ("", ValueError)])
+def test_agent_ids_are_names(manager, name, error):
+    """Not numbers, not empty."""
+    with pytest.raises(error, match="agent_id"):
+        manager.agent(name)
+
+
+def test_process_ids_are_strings(manager):
+    """A wrong type is no unknown id."""
+    with pytest.raises(TypeError, match="process_id must be a str, not int"):
+        manager.read(1)
+    with pytest.raises(procpool.ProcessNotFoundError, match="Process '' not found"):
+        manager.read("")
+    for verb in (manager.list, manager.kill_all):
+        with pytest.raises(TypeError, match="agent_id"):
+            verb(1)
+
+
+def test_kill_all_ends_all_at_once(manager):
+    """Ten that use their grace cost it once."""
+    for _ in range(10):
+        manager.start("a", child("ignore:SIGTERM", "out:ready\\n", "wait"))
+    other = manager.start("b", "cat")
+    for process in manager.agent("a"):
+        manager.expect(process, "ready")
+    pool = manager._pool
+    pool.grace = 0.5
+    begin = time.monotonic()
+    exits = manager.kill_all("a")
+    assert time.monotonic() - begin < 2.5
+    assert len(exits) == 10
+    assert all(ended.escalated for ended in exits.values())
+    assert list(manager) == [other]
+    assert list(manager.kill_all()) == [other]
+
+
+def test_close_ends_everything_and_can_be_repeated():
+    """Every verb by id says so afterwards."""
+    manager = procpool.ProcessManager()
+    process = manager.spawn("a", child("out:x\\n", fork("pid:child", "wait"), "wait"))
+    pid = int(process.expect(r"child (\d+)", 5)[1])
+    exits = manager.close()
+    assert list(exits) == ["proc_1"]
+    assert exits["proc_1"].ended_by == "close"
+    assert "x" in exits["proc_1"].output.stdout
+    assert not is_alive(pid)
+    assert manager.close() == {}
+    for call in (
+        lambda: manager.start("a", "true"), lambda: manager.read("proc_1"), manager.list, manager.count,
+        lambda: list(manager), lambda: "proc_1" in manager, manager.kill_all, manager.cleanup,
+        lambda: manager.agent("a").list(),
+    ):  # fmt: skip
+        with pytest.raises(procpool.ManagerClosedError, match="The process manager is closed"):
+            call()
+    assert process.returncode is not None
+    assert process.info().ended_by == "close"
+    assert "x" in process.tail().text
+    assert repr(manager) == "<ProcessManager: closed>"
+
+
+def test_close_releases_blocked_calls():
+    """With ManagerClosedError, in any thread."""
+    manager = procpool.ProcessManager()
+    process = manager.spawn("a", "cat")
+    errors = []
+
+    def call(verb):
+        try:
+            verb()
+        except procpool.ManagerClosedError as error:
+            errors.append(error)
+
+    verbs = [lambda: process.read(timeout=60), lambda: process.wait(60), lambda: process.expect("never", 60)]
+    threads = [threading.Thread(target=call, args=(verb,)) for verb in verbs]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(process._child._waiters) == 3, "three sleepers")
+    manager.close()
+    for thread in threads:
+        thread.join(5)
+    assert len(errors) == 3
+
+
+def test_starts_that_race_a_close_are_ended_or_refused():
+    """Nothing outlives it."""
+    for _ in range(10):
+        manager = procpool.ProcessManager(max_per_agent=None)
+        started = []
+
+        def start(manager=manager, started=started):
+            try:
+                while True:
+                    started.append(manager.spawn("a", "sleep", ["60"]))
+            except procpool.ManagerClosedError:
+                pass
+
+        threads = [threading.Thread(target=start) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until(lambda started=started: len(started) > 2, "some processes")
+        manager.close()
+        for thread in threads:
+            thread.join(10)
+        assert not [process for process in started if is_alive(process.pid)]
+
+
+def test_p15_a_dropped_manager_ends_its_trees_and_warns():
+    """As soon as the last reference is gone."""
+    manager = procpool.ProcessManager()
+    manager.start("a", child("wait"))
+    pid = manager.list()[0].pid
+    with pytest.warns(ResourceWarning, match="proc_1"):
+        del manager
+        gc.collect()
+    until(lambda: not is_alive(pid), "the end of the tree")
+
+
+def test_p15_nothing_to_end_is_no_reason_to_warn():
+    """Neither unused, nor closed, nor all ended."""
+    procpool.ProcessManager()
+    manager = procpool.ProcessManager()
+    manager.start("a", "true")
+    manager.close()
+    del manager
+    manager = procpool.ProcessManager()
+    process = manager.start("a", "true")
+    manager.wait(process)
+    until(lambda: manager._pool._total == 0, "an empty tree")
+    del manager
+    gc.collect()
+
+
+def test_p15_what_is_held_keeps_the_manager_alive():
+    """A process, or an agent, is enough."""
+    process = procpool.ProcessManager().spawn("a", "cat")
+    gc.collect()
+    process.send_line("alive")
+    process.expect("alive", 5)
+    process.kill()
+    agent = procpool.ProcessManager().agent("a")
+    process = agent.spawn("cat")
+    pid = process.pid
+    del process
+    gc.collect()
+    assert is_alive(pid)
+    agent.kill_all()
+
+
+def test_cleanup_forgets_what_ended_and_never_touches_what_lives(manager):
+    """Without any age."""
+    ended = manager.start("a", "true")
+    living = manager.start("a", "cat")
+    manager.wait(ended, 5)
+    exits = manager.cleanup()
+    assert list(exits) == [ended]
+    assert exits[ended].returncode == 0
+    assert exits[ended].ended_by == "self"
+    assert list(manager) == [living]
+
+
+def test_cleanup_ends_what_is_too_old_or_idle(manager):
+    """As the seed's, and by idleness."""
+    old = manager.start("a", "cat")
+    assert manager.cleanup(60) == manager.cleanup(idle_secs=60) == {}
+    assert manager.cleanup(0)[old].ended_by == "max_age"
+    idle = manager.start("a", "cat")
+    assert manager.cleanup(idle_secs=0.0)[idle].ended_by == "idle"
+    assert manager.count() == 0
+    for options in ({"max_age_secs": -1}, {"idle_secs": float("nan")}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            manager.cleanup(**options)
+
+
+@pytest.mark.parametrize(("option", "by"), [("max_age_secs", "max_age"), ("idle_secs", "idle")])
+def test_the_timer_ends_what_is_aged_and_keeps_it_readable(option, by):
+    """By itself, soon after the age."""
+    with procpool.ProcessManager(**{option: 0.3}) as manager:
+        process = manager.spawn("a", child("out:x\\n", "wait"))
+        assert process.wait(5) == -15
+        until(lambda: process._child.empty, "an empty tree")
+        assert manager.info(process.id).ended_by == by
+        assert process.read().stdout == ["x"]
+        assert 0.3 <= process._child.ended_at - process._child.started < 2
+
+
+def test_traffic_keeps_a_process_from_being_idle():
+    """In either direction."""
+    with procpool.ProcessManager(idle_secs=0.5) as manager:
+        process = manager.spawn(
+            "a", "sh", ["-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done; exec sleep 60"]
+        )
+        process.expect("^8$", 10)
+        assert process.wait(5) == -15
+
+
+def test_only_the_newest_ended_ones_are_kept():
+    """`keep_exited` for each agent."""
+    with procpool.ProcessManager(keep_exited=2) as manager:
+        first = manager.start("b", "true")
+        ids = []
+        for _ in range(4):
+            ids.append(manager.start("a", "true"))
+            manager.wait(ids[-1], 5)
+            until(lambda: manager._pool._total == 0, "an empty tree")
+        until(lambda: list(manager) == [first, *ids[2:]], "two forgotten")
+
+
+def test_nothing_can_be_pickled(spawn, manager):
+    """It would be a process that is not there."""
+    for thing in (manager, spawn("wait"), manager.agent("a")):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(thing)
+
+
+def test_output_and_facts_can_be_pickled(spawn):
+    """They are only data."""
+    process = spawn("out:x\\n", "wait")
+    process.expect("x", 5)
+    for fact in (process.info(), process.tail(), process.kill()):
+        assert pickle.loads(pickle.dumps(fact)) == fact
+
+
+@pytest.mark.parametrize("times", [200, pytest.param(10_000, marks=[pytest.mark.stress, pytest.mark.timeout(900)])])
+@pytest.mark.timeout(120)
+def test_p41_cycles_leave_nothing(manager, times):
+    """Threads, fds and memory stay flat over starts and kills."""
+    import os
+
+    import psutil
+
+    owner = psutil.Process()
+
+    def cycle(count):
+        for number in range(count):
+            process = manager.spawn("a", "cat")
+            if number % 2:
+                process.send_line("x")
+                process.expect("x", 5)
+            process.kill()
+
+    cycle(50)
+    gc.collect()
+    fds, threads, memory = len(os.listdir("/proc/self/fd")), threading.active_count(), owner.memory_info().rss
+    cycle(times)
+    gc.collect()
+    until(lambda: threading.active_count() <= threads, "no thread more")
+    assert len(os.listdir("/proc/self/fd")) <= fds
+    assert owner.memory_info().rss - memory < 4_000_000
+
+
+def test_p41_idle_threads_end():
+    """Without a close, when nothing is left to serve; the next start has them again."""
+    manager = procpool.ProcessManager()
+    for _ in range(2):
+        process = manager.start("a", "true")
+        manager.wait(process, 5)
+        until(lambda: not [t for t in threading.enumerate() if t.name.startswith("procpool-r")], "no reader")
+        until(lambda: not [t for t in threading.enumerate() if t.name.startswith("procpool-h")], "no housekeeper")
+
+
+def test_p43_a_fault_ends_the_streams_of_that_process_alone(spawn):
+    """It stands in `info().error`; everything else goes on."""
+    process, other = spawn("copy"), spawn("copy")
+    buffer = process._child.buffers["stdout"]
+
+    class Broken(type(buffer)):
+        def append(self, *_):
+            raise MemoryError("no room")
+
+    process._child.channels[0].buffer = process._child.buffers["stdout"] = Broken()
+    process.send_line("x")
+    until(lambda: process.info().error, "the error")
+    assert process.info().error == "MemoryError: no room"
+    assert process.alive
+    other.send_line("y")
+    other.expect("y", 5)
+    with pytest.raises(procpool.EndOfOutputError):
+        process.expect("x", 5)
+    process.kill()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_p43_if_the_reader_dies_every_waiter_gets_an_error():
+    """And new starts are refused: nothing hangs; the trees can still be ended."""
+    manager = procpool.ProcessManager()
+    process = manager.spawn("a", child("wait"))
+    errors = []
+
+    def wait():
+        try:
+            process.wait()
+        except procpool.ProcpoolError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: process._child._waiters, "a sleeper")
+
+    def die():
+        raise SystemError("broken")
+
+    manager._pool.reader.call_unlocked(die)
+    thread.join(5)
+    assert "the reader thread died: SystemError('broken')" in str(errors[0])
+    with pytest.raises(procpool.StartError, match="the reader thread died"):
+        manager.start("a", "true")
+    with pytest.raises(procpool.ProcpoolError, match="can no longer be watched"):
+        process.wait(1)
+    assert manager.list()[0].error == "SystemError: broken"
+    assert process.kill().returncode == -15
+    manager.close()
+
+
+def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn):
+    """Where its own thread is inside the lock; elsewhere it works."""
+    process = spawn("wait")
+    caught = []
+
+    def handler(*_):
+        try:
+            process.info()
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        guard = process._child.guard
+        me = guard.check()
+        with guard.lock:
+            guard.holder = me
+            signal.raise_signal(signal.SIGUSR1)
+        assert "signal handler" in caught[0]
+        signal.raise_signal(signal.SIGUSR1)
+        assert len(caught) == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_default_manager_has_no_limit():
+    """`procpool.spawn` is for people who hold one process."""
+    processes = [procpool.spawn("cat") for _ in range(7)]
+    assert len({process.id for process in processes}) == 7
+    assert processes[0].agent_id == "me"
