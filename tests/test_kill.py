@@ -11,9 +11,9 @@ import time
 
 import psutil
 import pytest
-from conftest import child, fork, is_alive, on, until
 
 import procpool
+from conftest import child, fork, is_alive, on, until
 
 
 def pids_of(process, count) -> list[int]:

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from conftest import child, fork, is_alive, until
 
 import procpool
+from conftest import child, fork, is_alive, until
 
 
 def test_p42_list_and_count_are_right_without_anyone_calling_wait(manager):
@@ -245,7 +245,8 @@ def test_p15_nothing_to_end_is_no_reason_to_warn():
     manager = procpool.ProcessManager()
     process = manager.start("a", "true")
     manager.wait(process)
-    until(lambda: manager._pool._total == 0, "an empty tree")
+    pool = manager._pool
+    until(lambda: pool._total == 0, "an empty tree")
     del manager
     gc.collect()
 

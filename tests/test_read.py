@@ -7,9 +7,9 @@ import threading
 import time
 
 import pytest
-from conftest import fork, until
 
 import procpool
+from conftest import fork, until
 
 
 def read_all(process, **options) -> tuple[str, procpool.Output]:

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import child, our_fds, until
 
 import procpool
+from conftest import child, our_fds, until
 
 
 def facts_of(process) -> dict:

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from conftest import on, until
 
 import procpool
+from conftest import on, until
 
 BIG = 10_000_000
 

@@ -152,7 +152,7 @@ def test_a_pinned_line_is_kept_until_it_is_unpinned(before, after, bounds):
         buffer.since(Position())
     span = buffer.since(Position(pinned))
     assert span.first == pinned
-    lines, first, _ = model(before + after * 3, False, *bounds)
+    lines, _, _ = model(before + after * 3, False, *bounds)
     assert [r + b"\n" * (i not in span.cuts) for i, r in enumerate(span.records)] == lines[pinned:]
     assert buffer.crowded == (len(lines) - pinned > bounds[0] or len(after) * 3 > bounds[1])
     buffer.unpin(pin)

@@ -1,0 +1,115 @@
+"""The owner's end, in fresh interpreters: trees go, the interpreter ends in time, and quietly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import is_alive, until
+
+SETUP = """
+import os, signal, sys, threading, time
+import procpool
+manager = procpool.ProcessManager(idle_secs=60)
+process = manager.spawn("a", "sh", ["-c", "sleep 61 & echo $! $$; exec sleep 62"])
+print(process.expect(r"(\\d+) (\\d+)", 10)[0], flush=True)
+flood = manager.spawn("a", "sh", ["-c", "ulimit -t 60; exec yes"])
+threading.Thread(target=lambda: process.read(timeout=60), daemon=True).start()
+"""
+
+ENDINGS = {
+    "end of the script": "",
+    "sys.exit": "sys.exit(3)",
+    "exception": "raise RuntimeError('boom')",
+    "KeyboardInterrupt": "signal.raise_signal(signal.SIGINT)",
+    "a non-daemon thread blocks in a read": """
+def blocked():
+    try: process.read(timeout=60); process.wait()
+    except procpool.ManagerClosedError: print("closed", flush=True)
+thread = threading.Thread(target=blocked)
+thread.start()
+while not process._child._waiters: pass
+""",
+    "the default manager": "procpool.spawn('sleep', ['60'])",
+    "a pending kill": "threading.Thread(target=lambda: process.kill(grace=2)).start()",
+}
+
+
+def run(script: str, timeout: float = 15) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_p14_the_interpreter_ends_in_time_and_quietly(ending):
+    """With a flood, a blocked reader and an armed timer; every tree is gone."""
+    begin = time.monotonic()
+    done = run(SETUP + ENDINGS[ending])
+    assert time.monotonic() - begin < 5
+    pids = [int(word) for word in done.stdout.split() if word.isdecimal()]
+    assert len(pids) == 2, done.stderr
+    assert not [pid for pid in pids if is_alive(pid)]
+    expected = {"sys.exit": 3, "exception": 1}.get(ending, 0)
+    assert done.returncode in ((1, -2, 130) if ending == "KeyboardInterrupt" else (expected,)), done.stderr
+    if ending not in ("exception", "KeyboardInterrupt"):
+        assert done.stderr == ""
+    else:
+        assert done.stderr.count("Traceback") == 1
+        assert "Exception ignored" not in done.stderr
+    if "non-daemon" in ending:
+        assert "closed" in done.stdout
+
+
+def test_p14_a_start_at_exit_is_refused_or_ended():
+    """An atexit function that runs before ours may still start something."""
+    done = run(
+        "import atexit, procpool\natexit.register(lambda: procpool.spawn('sleep', ['60']))\nprocpool.spawn('cat')\n"
+    )
+    assert done.returncode == 0
+    assert "Fatal" not in done.stderr
+
+
+def test_p12_a_used_manager_is_closed_in_a_fork():
+    """Decided before any lock, naming both pids; the copy ends nothing at its exit."""
+    done = run(
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "import procpool\n"
+        "fresh = procpool.ProcessManager()\n"
+        "manager = procpool.ProcessManager()\n"
+        "process = manager.spawn('a', 'cat')\n"
+        "manager._pool.guard.lock.acquire()\n"  # as if another thread had held it at the fork
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    for call in (manager.list, manager.close, process.read, lambda: manager.start('a', 'true')):\n"
+        "        try: call()\n"
+        "        except procpool.ManagerClosedError as error:\n"
+        "            print(str(os.getpid()) in str(error) and str(os.getppid()) in str(error), flush=True)\n"
+        "    print(fresh.start('a', 'true'), procpool.spawn('true').wait(5), flush=True)\n"
+        "    fresh.close()\n"
+        "    sys.exit(0)\n"
+        "manager._pool.guard.lock.release()\n"
+        "print('child', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "process.send_line('alive')\n"
+        "print(process.expect('alive', 5).line)\n"
+    )
+    assert done.stdout.split("\n") == ["True"] * 4 + ["proc_1 0", "child 0", "alive", ""], done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_handler_that_exits_is_a_normal_end(number):
+    """The usual way to make a script end its trees at SIGTERM."""
+    script = SETUP + f"signal.signal({int(number)}, lambda *_: sys.exit(0))\nprint('ready', flush=True)\ntime.sleep(60)"
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    pids = [int(word) for word in owner.stdout.readline().split()]
+    assert owner.stdout.readline() == "ready\n"
+    os.kill(owner.pid, number)
+    assert owner.wait(10) == 0
+    owner.stdout.close()
+    until(lambda: not any(map(is_alive, pids)), "the end of the trees")
