@@ -198,10 +198,7 @@ class Pool:
                     count=count,
                     limit=limit,
                 )
-            children = [child for child in self.all() if child.exited]
-            self._look(children)
-            for child in children:
-                child.wait_looked()
+            self._look_now(self.all())
             looked = True
         if first:
             lifetime.close_at_exit(self)
@@ -306,6 +303,13 @@ class Pool:
             for child in mine:
                 child.unclaim()
 
+    def _look_now(self, children: Iterable[Child]) -> None:
+        """Look, and wait for the housekeeper, if it is looking: afterwards what is empty is known to be so."""
+        exited = [child for child in children if child.exited]
+        self._look(exited)
+        for child in exited:
+            child.wait_looked()
+
     def close(self, by: str = "close") -> dict[str, Exit]:
         """End everything, forget it, and end the threads."""
         self.check()
@@ -342,7 +346,7 @@ class Pool:
         children = self.all()
         exits: dict[str, Exit] = {}
         if max_age_secs is None and idle_secs is None:
-            self._look(children)
+            self._look_now(children)
             return self.end([child for child in children if child.empty], by="close")
         now = time.monotonic()
         for by, aged in self._aged(children, now, max_age_secs, idle_secs).items():
