@@ -189,6 +189,8 @@ class Child:
         self,
         launched: Launched,
         *,
+        token: str,
+        born: Optional[tuple[int, int]],
         agent_id: str,
         argv: Sequence[str],
         cwd: Optional[str],
@@ -203,7 +205,7 @@ class Child:
         self.cwd = cwd
         self.decoding = decoding
         self.reader = reader
-        self.tree = Tree(launched.pid)
+        self.tree = Tree(launched.pid, token, born)
         self.started_at = time.time()
         self.started = time.monotonic()
         self._changed = changed  # has the housekeeper look
@@ -242,6 +244,7 @@ class Child:
 
         # The reader thread's own.
         self._exit_seen = False
+        self._exit_source: Any = None
         self._finishing = False
         self.channels = [Channel(launched.stdout, "stdout", self.buffers["stdout"], self, reader)]
         if launched.stderr is not None:
@@ -266,6 +269,7 @@ class Child:
         for channel in self.channels:
             self.reader.watch(channel)
         if exit_source is not None:
+            self._exit_source = exit_source
             self.reader.watch(exit_source)
 
     def feed(self, channel: Channel, chunk: bytes) -> None:
@@ -302,6 +306,9 @@ class Child:
             return
         self._exit_seen = True
         self.returncode = code
+        if self._exit_source is not None:
+            self.reader.unwatch(self._exit_source.fd)
+            self._exit_source.close()
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me

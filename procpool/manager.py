@@ -19,6 +19,7 @@ from procpool.pool import Pool
 from procpool.process import DEFAULT, Process, not_found, seconds, whole_number
 from procpool.snapshot import Exit, Match, Output, ProcessInfo
 from procpool.system.launch import launch
+from procpool.system.tree import MARK
 
 Word = Union[str, "os.PathLike[str]"]
 Command = Union[Word, Sequence[Word]]
@@ -252,10 +253,14 @@ class ProcessManager(ById):
         def make_buffer() -> LineBuffer:
             return LineBuffer(lines, size, self._max_line_bytes)
 
-        def make(reader: Reader, changed: Callable[[], None]) -> Child:
+        def make(reader: Reader, changed: Callable[[], None], token: str, born: Optional[tuple[int, int]]) -> Child:
+            chain = os.environ.get(MARK, "")  # of our own owners, whatever environment is given
+            environment[MARK] = f"{chain}:{token}" if chain else token
             launched = launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr)
             return Child(
                 launched,
+                token=token,
+                born=born,
                 agent_id=agent_id,
                 argv=argv,
                 cwd=directory,

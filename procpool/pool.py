@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -21,6 +22,9 @@ FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looke
 LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
+
+# Makes a process: (reader, what wakes the housekeeper, its part of the mark, the census before its start)
+Make = Callable[[Reader, Callable[[], None], str, Optional[tuple[int, int]]], Child]
 
 
 class Pool:
@@ -51,6 +55,8 @@ class Pool:
         self.system: System = this_system()
         self.owner = 0  # our pid, from the first start on
         self.abandoned = False
+        self._owner_mark = ""
+        self._numbers = itertools.count(1)
 
         # Guards the rest. Held for looks and changes only, and never together with another lock.
         self.guard = Guard()
@@ -95,18 +101,21 @@ class Pool:
 
     # Starting
 
-    def start(self, agent_id: str, make: Callable[[Reader, Callable[[], None]], Child]) -> Child:
+    def start(self, agent_id: str, make: Make) -> Child:
         """Start a process with `make` and register it: all of it, or nothing is left.
 
         Raises LimitExceededError, ManagerClosedError, StartError.
         """
         self._reserve(agent_id)
         child: Optional[Child] = None
+        token = ""
         entered = served = False
         try:
             self._start_threads()
             entered = True
-            child = make(self.reader, self.housekeeper.wake)
+            born = self.system.census()
+            token = f"{self._identity()}.{next(self._numbers)}"
+            child = make(self.reader, self.housekeeper.wake, token, born)
             self._serve(child)
             served = True
             me = self.guard.check()
@@ -119,7 +128,9 @@ class Pool:
                 self.children[child.id] = child
             if self.max_age_secs is not None or self.idle_secs is not None:
                 self.housekeeper.wake()
-        except BaseException:
+        except BaseException as error:
+            if token and child is None and not isinstance(error, Exception):
+                self._undo_unknown(token, born)
             if served and child is not None:
                 self.end([child], grace=0.0, by="close")
             else:
@@ -162,6 +173,24 @@ class Pool:
         """End a process that the reader does not know yet."""
         tree.end([child.tree], self.system, grace=0.0, pause=time.sleep)
         child.abandon()
+
+    def _undo_unknown(self, token: str, born: Optional[tuple[int, int]]) -> None:
+        """End a process that Ctrl-C left behind inside Popen: nobody knows its pid, but it bears its mark."""
+        lost = tree.Tree(-1, token, born)
+        tree.end([lost], self.system, grace=0.0, pause=time.sleep)
+        for pid in lost.pids:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass  # it was a child of the lost one, or Popen has reaped it
+
+    def _identity(self) -> str:
+        """Return what this owner appends to the mark of each of its processes, up to the number."""
+        if not self._owner_mark:
+            me = self.system.look(os.getpid())
+            start = 0 if me is None else int(me.start)
+            self._owner_mark = f"{self.system.namespace()}.{os.getpid()}.{start}.{os.urandom(6).hex()}"
+        return self._owner_mark
 
     def _reserve(self, agent_id: str) -> None:
         self.check()
@@ -295,7 +324,7 @@ class Pool:
         mine = [child for child in children if child.exited and not child.empty and child.claim()]
         try:
             if mine:
-                living = tree.survey([child.tree for child in mine], self.system)
+                living = tree.alive([child.tree for child in mine], self.system)
                 for child in mine:
                     if child.tree not in living:
                         self._bury(child)

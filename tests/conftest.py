@@ -82,8 +82,15 @@ def nothing_leaks():
     until(lambda: len(our_fds()) <= len(fds), f"no more fds than {sorted(fds)}")
 
 
+@pytest.fixture(params=["linux", "portable"])
+def system(request, monkeypatch):
+    """Run a test over both halves of the OS seam."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", request.param)
+    return request.param
+
+
 @pytest.fixture
-def manager():
+def manager(system):
     with procpool.ProcessManager(max_per_agent=None) as manager:
         yield manager
 

@@ -254,7 +254,7 @@ def test_a_pid_with_another_start_is_not_signalled():
     from procpool.system import portable
 
     stranger = subprocess.Popen(["sleep", "60"])
-    entry = portable.processes()[stranger.pid]
+    entry = portable.look(stranger.pid)
     assert not portable.send(entry._replace(start=entry.start - 1), signal.SIGTERM)
     assert stranger.poll() is None
     assert portable.send(entry, signal.SIGTERM)

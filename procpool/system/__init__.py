@@ -1,16 +1,31 @@
 """The way down: everything that the operating system is asked for.
 
-The OS seam is a handful of functions, one module for each kind of system: `portable` (any POSIX system, with
-psutil).  Their contract, told once:
+The OS seam is a handful of functions, one module for each kind of system: `linux`, and `portable` (any POSIX system,
+with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. Their contract, told once:
 
 `exit_notice(pid, tell) -> source or None`
-    Have `tell(returncode)` called once, when the child `pid` has exited, from whatever thread; the child is not
-    reaped. The code is None where it cannot be known. What is returned, if anything, is to be served by the reader
-    thread.  Raises OSError or RuntimeError where that cannot be arranged.
+    Have `tell(returncode)` called, when the child `pid` has exited, from whatever thread; the child is not reaped.
+    The code is None where it cannot be known. What is returned, if anything, is to be served by the reader thread,
+    and closed. Raises OSError or RuntimeError where that cannot be arranged.
 
-`processes() -> dict[int, Entry]`
-    All processes of the machine that can be seen. Raises OSError when the system cannot be asked: an answer is
-    never incomplete for lack of an fd.
+`census() -> (forks, newest pid) or None`
+    A number that grows with every process that is made on the machine, and the pid that was given last.
+
+`pids() -> list[int]`
+    The pids of all processes. Raises OSError when the system cannot be asked: an answer is never incomplete.
+
+`look(pid) -> Entry or None`
+    One process, or None if there is none. Raises OSError likewise.
+
+`mark(pid) -> bytes or None`
+    The value of PROCPOOL_ID in its environment; empty where it has none, or it may not be seen. None: the process is
+    between fork and exec, when its environment reads empty; look again.
+
+`is_process(pid) -> bool`
+    Whether a number that `look` knows is that of a process, not of a thread.
+
+`namespace() -> int`
+    A number of the pid namespace that we are in; 0 where there is no such thing.
 
 `send(entry, signal) -> bool`
     Send a signal to exactly that process; False when it is gone. Raises PermissionError.
@@ -18,6 +33,8 @@ psutil).  Their contract, told once:
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 
@@ -33,28 +50,43 @@ class Entry(NamedTuple):
 
 
 class System(Protocol):
-    """The seam, as a type."""
+    """The seam, as a type; see the module's text."""
 
     def exit_notice(self, pid: int, tell: Callable[[Optional[int]], None]) -> Any:
-        """See the module's text."""
+        """See above."""
 
-    def processes(self) -> dict[int, Entry]:
-        """See the module's text."""
+    def census(self) -> Optional[tuple[int, int]]:
+        """See above."""
+
+    def pids(self) -> list[int]:
+        """See above."""
+
+    def look(self, pid: int) -> Optional[Entry]:
+        """See above."""
+
+    def mark(self, pid: int) -> Optional[bytes]:
+        """See above."""
+
+    def is_process(self, pid: int) -> bool:
+        """See above."""
+
+    def namespace(self) -> int:
+        """See above."""
 
     def send(self, entry: Entry, signal: int) -> bool:
-        """See the module's text."""
+        """See above."""
 
 
 def returncode(info: Any) -> int:
     """Return what `Popen.returncode` would be, from a `waitid` result."""
-    import os
-
     code: int = info.si_status
     return code if info.si_code == os.CLD_EXITED else -code
 
 
 def this_system() -> System:
     """Return the half of the seam that fits this machine."""
-    from procpool.system import portable
+    from procpool.system import linux, portable
 
+    if sys.platform == "linux" and os.environ.get("PROCPOOL_SYSTEM") != "portable":
+        return linux
     return portable

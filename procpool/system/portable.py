@@ -24,25 +24,46 @@ def _wait(pid: int, tell: Callable[[Optional[int]], None]) -> None:
         tell(returncode(info))
 
 
-def processes() -> dict[int, Entry]:
-    """Ask psutil for all processes, and the system for their groups and sessions."""
+def census() -> None:
+    """There is no such number that all systems have."""
+
+
+def pids() -> list[int]:
+    """Ask psutil."""
     import psutil
 
-    table: dict[int, Entry] = {}
-    for process in psutil.process_iter(["ppid", "create_time", "status"]):
-        pid = process.pid
-        try:
-            group, session = os.getpgid(pid), os.getsid(pid)
-        except ProcessLookupError:
-            continue
-        except PermissionError:  # macOS, another session
-            group = session = 0
-        info = process.info
-        if info["create_time"] is None:
-            continue
-        dead = info["status"] in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        table[pid] = Entry(pid, info["ppid"] or 0, group, session, info["create_time"], dead)
-    return table
+    return psutil.pids()
+
+
+def look(pid: int) -> Optional[Entry]:
+    """Ask psutil, and the system for group and session."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            parent, start, status = process.ppid(), process.create_time(), process.status()
+        group, session = os.getpgid(pid), os.getsid(pid)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return None
+    except (psutil.AccessDenied, PermissionError):  # macOS: another user's, and so not ours
+        return None
+    return Entry(pid, parent, group, session, start, status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+
+
+def mark(pid: int) -> bytes:
+    """Not every system shows an environment: this half goes without the mark."""
+    return b""
+
+
+def is_process(pid: int) -> bool:
+    """There are no threads in psutil's lists."""
+    return True
+
+
+def namespace() -> int:
+    """There are none."""
+    return 0
 
 
 def send(entry: Entry, signal: int) -> bool:

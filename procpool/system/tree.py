@@ -1,4 +1,4 @@
-"""A process tree: its members, and the ladder that ends it. Standard library only."""
+"""A process tree: its marks, its members, and the ladder that ends it. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,58 +10,157 @@ from typing import Callable, Optional
 
 from procpool.system import Entry, System
 
+MARK = "PROCPOOL_ID"
 FREEZE_SECS = 1.5  # how long members are stopped, killed and looked for after the grace; P8 allows 2 s
 FIRST_PAUSE_SECS = 0.001
 LONGEST_PAUSE_SECS = 0.05
-QUIET_PASSES = 2  # one pass can miss a process that was born behind its back
+QUIET_PASSES = 4  # where the machine never stops making processes, so many passes without a new member are believed
+FEW_PIDS = 64  # so many numbers are looked at one by one rather than listing all processes
+WRAP = 16_384  # after so many births pids may have started again at the bottom (the smallest pid_max is 32768)
+MASKED_SECS = 0.005  # how long an environment may read empty between vfork and exec (measured: up to 1.2 ms)
+KTHREADD = 2  # kernel threads have no environment either
 
 
 class Tree:
     """The tree of one process that we started, which stays unreaped: that pins its pid, group and session number.
 
-    Its members are the descendants by parent, the members of its session and group, and whoever was seen once, by
-    (pid, start).
+    Its members are the members of its session and group; the bearers of its mark; whoever was seen once, by
+    (pid, start); and all their descendants. `token` is its own part of the mark, `born` the census just before its
+    start: only later processes can belong to it. `root` is -1 while it is not known.
     """
 
-    __slots__ = ("root", "seen", "pids", "survivors", "escalated")
+    __slots__ = ("root", "token", "born", "seen", "pids", "survivors", "escalated")
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, token: str, born: Optional[tuple[int, int]]) -> None:
         self.root = root
+        self.token = token.encode()
+        self.born = born
         self.seen: dict[int, float] = {}
         self.pids: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
         self.escalated = False
 
-    def members(self, table: dict[int, Entry], children: dict[int, list[Entry]]) -> list[Entry]:
-        """Return the living members, parents before their children, and remember them."""
-        found: dict[int, Entry] = {}
-        queue = [table[self.root]] if self.root in table else []
-        queue += children.get(-self.root, ())
-        queue += [table[pid] for pid, start in self.seen.items() if pid in table and table[pid].start == start]
-        while queue:
-            entry = queue.pop(0)
-            if entry.pid in found or entry.pid <= 1 or entry.pid == os.getpid():
+
+def survey(
+    trees: Iterable[Tree], system: System, strike: Optional[Callable[[Entry], None]] = None
+) -> dict[Tree, list[Entry]]:
+    """Look once at all processes that can belong; return the living members of each tree that has any.
+
+    The newest are looked at first, and each member is handed to `strike` as soon as it is known.
+    """
+    trees = list(trees)
+    by_number = {tree.root: tree for tree in trees}
+    by_token = {tree.token: tree for tree in trees if tree.token}
+    by_seen = {(pid, start): tree for tree in trees for pid, start in tree.seen.items()}
+    numbers, listed = _candidates(trees, system)
+    table: dict[int, Entry] = {}
+    members: dict[int, Tree] = {}
+    masked: list[Entry] = []
+
+    def take(entry: Entry, tree: Tree) -> None:
+        if entry.pid <= 1 or entry.pid == os.getpid() or not (listed or system.is_process(entry.pid)):
+            return
+        members[entry.pid] = tree
+        if strike is not None and not entry.dead:
+            strike(entry)
+
+    for pid in sorted(numbers, reverse=True):
+        entry = system.look(pid)
+        if entry is None:
+            continue
+        table[pid] = entry
+        tree = by_number.get(pid) or by_number.get(entry.session) or by_number.get(entry.group)
+        tree = tree or by_seen.get((pid, entry.start))
+        if tree is None and by_token and not entry.dead and KTHREADD not in (pid, entry.parent):
+            value = system.mark(pid)
+            if value is None:
+                masked.append(entry)
+            elif value:
+                tree = _bearer(value, by_token)
+        if tree is not None:
+            take(entry, tree)
+    for entry, tree in _unmask(masked, by_token, system):
+        take(entry, tree)
+    _add_descendants(table, members, take)
+    living: dict[Tree, list[Entry]] = {}
+    for tree in trees:
+        tree.seen = {}
+    for pid in sorted(members):
+        members[pid].seen[pid] = table[pid].start
+        if not table[pid].dead:
+            living.setdefault(members[pid], []).append(table[pid])
+    return living
+
+
+def _candidates(trees: list[Tree], system: System) -> tuple[Iterable[int], bool]:
+    """Return the pids to look at, and whether all of them are known to be processes."""
+    census = system.census()
+    if census is None or any(tree.born is None for tree in trees):
+        return system.pids(), True
+    forks, newest = census
+    oldest = min(tree.born[1] for tree in trees if tree.born is not None) + 1
+    births = forks - min(tree.born[0] for tree in trees if tree.born is not None)
+    known = {tree.root for tree in trees if tree.root > 0}.union(*(tree.seen for tree in trees))
+    if births <= 1:  # the root itself
+        return known, False
+    if births > WRAP or newest < oldest:
+        return system.pids(), True
+    if newest - oldest <= FEW_PIDS:
+        return known.union(range(oldest, newest + 1)), False
+    return known.union(pid for pid in system.pids() if pid >= oldest), False
+
+
+def _bearer(value: bytes, by_token: dict[bytes, Tree]) -> Optional[Tree]:
+    for token in value.split(b":"):
+        if token in by_token:
+            return by_token[token]
+    return None
+
+
+def _unmask(masked: list[Entry], by_token: dict[bytes, Tree], system: System) -> Iterable[tuple[Entry, Tree]]:
+    """Look again at processes whose environment read empty: they may be between vfork and exec."""
+    deadline = time.monotonic() + MASKED_SECS
+    while masked and time.monotonic() < deadline:
+        left = []
+        for entry in masked:
+            value = system.mark(entry.pid)
+            if value is None:
+                left.append(entry)
                 continue
-            found[entry.pid] = entry
-            queue += [child for child in children.get(entry.pid, ()) if child.start >= entry.start]
-        self.seen = {entry.pid: entry.start for entry in found.values()}
-        return [entry for entry in found.values() if not entry.dead]
+            tree = _bearer(value, by_token)
+            if tree is not None:
+                yield entry, tree
+        masked = left
 
 
-def survey(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
-    """Look at all processes once; return the living members of each tree that has any."""
-    table = system.processes()
+def _add_descendants(table: dict[int, Entry], members: dict[int, Tree], take: Callable[[Entry, Tree], None]) -> None:
     children: dict[int, list[Entry]] = {}
     for entry in table.values():
         children.setdefault(entry.parent, []).append(entry)
-        # A negative key is a session or group: it has the number of the process that it was made by.
-        for number in {entry.session, entry.group}:
-            children.setdefault(-number, []).append(entry)
-    living = {}
-    for tree in trees:
-        members = tree.members(table, children)
-        if members:
-            living[tree] = members
+    queue = list(members)
+    while queue:
+        pid = queue.pop()
+        for entry in children.get(pid, ()):
+            if entry.pid not in members and entry.start >= table[pid].start:
+                take(entry, members[pid])
+                if entry.pid in members:
+                    queue.append(entry.pid)
+
+
+def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
+    """Return the living members of each tree that has any; that the others have none is proven.
+
+    A pass proves it if no process was made meanwhile (one that forks and exits can slip from behind a pass to
+    before it).  On a machine that never stops, several passes are believed.
+    """
+    living: dict[Tree, list[Entry]] = {}
+    unproven = list(trees)
+    for _ in range(QUIET_PASSES):
+        before = system.census()
+        living.update(survey(unproven, system))
+        unproven = [tree for tree in unproven if tree not in living]
+        if not unproven or before is None or system.census() == before:
+            break
     return living
 
 
@@ -75,12 +174,12 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, pause: Callable[
     for tree in trees:
         tree.pids = tree.survivors = ()
         tree.escalated = False
-    now = time.monotonic()
-    living = survey(trees, system)
+    deadline = time.monotonic() + grace
+    living = alive(trees, system)
     _note(living)
     _send(living, system, signal.SIGTERM)
     _send(living, system, signal.SIGCONT)
-    living = _until(now + grace, living, system, pause)
+    living = _until(deadline, living, system, pause)
     if living:
         for tree in living:
             tree.escalated = True
@@ -91,7 +190,7 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, pause: Callable[
 
 def terminate(one: Tree, system: System) -> None:
     """Send TERM, then CONT, to all members of a tree."""
-    living = survey([one], system)
+    living = alive([one], system)
     _send(living, system, signal.SIGTERM)
     _send(living, system, signal.SIGCONT)
 
@@ -104,10 +203,14 @@ def _note(living: dict[Tree, list[Entry]]) -> None:
 def _send(living: dict[Tree, list[Entry]], system: System, number: int) -> None:
     for members in living.values():
         for entry in members:
-            try:
-                system.send(entry, number)
-            except PermissionError:
-                pass  # another uid: it will be named as a survivor
+            _strike(entry, system, number)
+
+
+def _strike(entry: Entry, system: System, number: int) -> None:
+    try:
+        system.send(entry, number)
+    except PermissionError:
+        pass  # another uid: it will be named as a survivor
 
 
 def _until(
@@ -124,7 +227,7 @@ def _until(
         if left > 0:
             pause(min(delay, left))
             delay = min(delay * 2, LONGEST_PAUSE_SECS)
-        living = survey(living, system)
+        living = alive(living, system)
         _note(living)
         if number is not None:
             _send(living, system, number)
@@ -136,22 +239,26 @@ def _until(
 def _kill(living: dict[Tree, list[Entry]], system: System, pause: Callable[[float], None]) -> dict[Tree, list[Entry]]:
     """Stop everybody, so that nobody is born any more, then kill; what was stopped is killed on every way out."""
     deadline = time.monotonic() + FREEZE_SECS
-    frozen = living
-    stopped: set[tuple[int, float]] = set()
+    trees = list(living)
+    stopped: dict[tuple[int, float], Entry] = {}
+
+    def stop(entry: Entry) -> None:
+        if (entry.pid, entry.start) not in stopped:
+            stopped[entry.pid, entry.start] = entry
+            _strike(entry, system, signal.SIGSTOP)
+
     quiet = 0
     try:
-        while quiet < QUIET_PASSES and living and time.monotonic() < deadline:
-            fresh = {
-                tree: [entry for entry in members if (entry.pid, entry.start) not in stopped]
-                for tree, members in living.items()
-            }
-            _send(fresh, system, signal.SIGSTOP)
-            before = len(stopped)
-            stopped |= {(entry.pid, entry.start) for members in fresh.values() for entry in members}
-            quiet = quiet + 1 if len(stopped) == before else 0
-            frozen, living = living, survey(living, system)
-            _note(living)
+        while quiet < QUIET_PASSES and time.monotonic() < deadline:
+            before = system.census()
+            seen = [dict(tree.seen) for tree in trees]
+            _note(survey(trees, system, stop))
+            # A new member, or the trace of one (a zombie), shows that somebody still runs.
+            same = all(tree.seen.items() <= old.items() for tree, old in zip(trees, seen))
+            quiet = quiet + 1 if same else 0
+            if same and before is not None and system.census() == before:
+                break
     finally:
-        _send(frozen, system, signal.SIGKILL)
-        _send(living, system, signal.SIGKILL)
+        for entry in stopped.values():
+            _strike(entry, system, signal.SIGKILL)
     return _until(deadline, living, system, pause, signal.SIGKILL)

@@ -1,0 +1,168 @@
+"""The OS seam for Linux: pidfds, and one look at /proc for each process. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal as _signal
+from typing import Callable, Optional
+
+from procpool.system import Entry, portable, returncode
+
+STAT_BYTES = 2048
+ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
+
+
+class ExitNotice:
+    """A pidfd, which the reader thread waits for: it can be read when the process has exited."""
+
+    def __init__(self, fd: int, pid: int, tell: Callable[[Optional[int]], None]) -> None:
+        self.fd = fd
+        self._pid = pid
+        self._tell = tell
+
+    def ready(self) -> None:
+        """Ask for the exit code, without reaping."""
+        try:
+            info = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:  # SIGCHLD is ignored, or a stranger reaped it
+            self._tell(None)
+        else:
+            if info is not None:
+                self._tell(returncode(info))
+
+    def fail(self, error: BaseException) -> None:
+        """Count the exit as seen, its code as unknown."""
+        self._tell(None)
+
+    def close(self) -> None:
+        """Close the pidfd."""
+        os.close(self.fd)
+
+
+def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[ExitNotice]:
+    """Watch a pidfd; a thread, where the kernel has none."""
+    try:
+        return ExitNotice(os.pidfd_open(pid), pid, tell)
+    except ProcessLookupError:  # SIGCHLD is ignored, and it is gone already
+        tell(None)
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        portable.exit_notice(pid, tell)
+        return None
+
+
+def census() -> tuple[int, int]:
+    """Return how many processes and threads were ever made on this machine, and the newest pid (9 us)."""
+    forks = 0
+    for line in _read("/proc/stat", 1 << 16).splitlines():
+        if line.startswith(b"processes "):
+            forks = int(line[10:])
+            break
+    return forks, int(_read("/proc/loadavg", 128).split()[4])
+
+
+def pids() -> list[int]:
+    """List /proc."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def look(pid: int) -> Optional[Entry]:
+    """Read one process's state, and its mark."""
+    try:
+        stat = _read(f"/proc/{pid}/stat", STAT_BYTES)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:  # /proc is mounted with hidepid: what we may not see is not ours
+        return None
+    # The name, in parentheses, may hold anything; what follows is numbers.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Entry(pid, int(fields[1]), int(fields[2]), int(fields[3]), float(fields[19]), fields[0] in b"ZX")
+
+
+def mark(pid: int) -> Optional[bytes]:
+    """Return the value of PROCPOOL_ID in a process's environment; None: it cannot be told, look again."""
+    try:
+        environ = _read(f"/proc/{pid}/environ", ENVIRON_BYTES)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return b""  # gone, or another user's
+    if not environ:
+        return None
+    if environ.startswith(b"PROCPOOL_ID="):
+        begin = 12
+    else:
+        begin = environ.find(b"\0PROCPOOL_ID=") + 13
+        if begin < 13:
+            return b""
+    end = environ.find(b"\0", begin)
+    return environ[begin : end if end >= 0 else None]
+
+
+def is_process(pid: int) -> bool:
+    """Say whether a number is a process's: /proc opens for the numbers of threads, too."""
+    try:
+        os.close(os.pidfd_open(pid))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return error.errno not in (errno.ENOENT, errno.EINVAL, errno.ESRCH)
+    return True
+
+
+def namespace() -> int:
+    """Return the inode of the namespace."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def send(entry: Entry, signal: int) -> bool:
+    """Pin the process with a pidfd, look whether it is still the same, then send."""
+    if entry.pid <= 1:
+        raise ValueError(f"no signal is ever sent to pid {entry.pid}")
+    try:
+        fd = os.pidfd_open(entry.pid)
+    except ProcessLookupError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        return _send_unpinned(entry, signal)
+    try:
+        now = look(entry.pid)
+        if now is None or now.start != entry.start:
+            return False
+        _signal.pidfd_send_signal(fd, signal)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _send_unpinned(entry: Entry, signal: int) -> bool:
+    now = look(entry.pid)
+    if now is None or now.start != entry.start:
+        return False
+    try:
+        os.kill(entry.pid, signal)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _read(path: str, size: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, size)
+        if len(data) < 4096:  # the kernel gives what it has, a page at a time for some files
+            return data
+        parts = [data]
+        while data:
+            data = os.read(fd, size)
+            parts.append(data)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
