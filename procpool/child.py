@@ -190,7 +190,7 @@ class Child:
         launched: Launched,
         *,
         token: str,
-        born: Optional[tuple[int, int]],
+        born: Optional[int],
         agent_id: str,
         argv: Sequence[str],
         cwd: Optional[str],

@@ -31,6 +31,10 @@ class Housekeeper:
         with self._lock:
             self._rung = True
             if self._thread is None:
+                # Imported here rather than in the thread: a fork meanwhile would leave half a module in the copy.
+                import concurrent.futures
+
+                concurrent.futures.Future  # noqa: B018  # the package imports its parts when they are asked for
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread

@@ -253,7 +253,7 @@ class ProcessManager(ById):
         def make_buffer() -> LineBuffer:
             return LineBuffer(lines, size, self._max_line_bytes)
 
-        def make(reader: Reader, changed: Callable[[], None], token: str, born: Optional[tuple[int, int]]) -> Child:
+        def make(reader: Reader, changed: Callable[[], None], token: str, born: Optional[int]) -> Child:
             chain = os.environ.get(MARK, "")  # of our own owners, whatever environment is given
             environment[MARK] = f"{chain}:{token}" if chain else token
             launched = launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr)

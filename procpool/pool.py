@@ -23,8 +23,8 @@ LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
 
-# Makes a process: (reader, what wakes the housekeeper, its part of the mark, the census before its start)
-Make = Callable[[Reader, Callable[[], None], str, Optional[tuple[int, int]]], Child]
+# Makes a process: (reader, what wakes the housekeeper, its part of the mark, the fork count before its start)
+Make = Callable[[Reader, Callable[[], None], str, Optional[int]], Child]
 
 
 class Pool:
@@ -113,7 +113,7 @@ class Pool:
         try:
             self._start_threads()
             entered = True
-            born = self.system.census()
+            born = self.system.fork_count()
             token = f"{self._identity()}.{next(self._numbers)}"
             child = make(self.reader, self.housekeeper.wake, token, born)
             self._serve(child)
@@ -174,7 +174,7 @@ class Pool:
         tree.end([child.tree], self.system, grace=0.0, pause=time.sleep)
         child.abandon()
 
-    def _undo_unknown(self, token: str, born: Optional[tuple[int, int]]) -> None:
+    def _undo_unknown(self, token: str, born: Optional[int]) -> None:
         """End a process that Ctrl-C left behind inside Popen: nobody knows its pid, but it bears its mark."""
         lost = tree.Tree(-1, token, born)
         tree.end([lost], self.system, grace=0.0, pause=time.sleep)

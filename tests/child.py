@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 LIFE_SECS = 90
 
@@ -136,6 +137,44 @@ def fork(steps):
         os._exit(0)
 
 
+def daemon(steps):
+    """Run other steps in a daemon: a session of its own, and a parent that is gone."""
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    os.setsid()
+    fork(steps)
+    os._exit(0)
+
+
+def spawner(path):
+    """Start a child every few milliseconds, each of which sleeps; note each in a file. At most 300."""
+    for _ in range(300):
+        fork('["wait"]')
+        note(path)
+        time.sleep(0.005)
+    wait("")
+
+
+def hopper(argument):
+    """Fork and exit every 2 ms, so that the pid is never the same: `hopper:PATH` or `hopper:PATH:setsid`."""
+    path, _, how = argument.partition(":")
+    for _ in range(3000):  # six seconds, whatever happens
+        if os.fork():
+            os._exit(0)
+        if how:
+            os.setsid()
+        note(path)
+        time.sleep(0.002)
+
+
+def note(path):
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    write(fd, b".")
+    os.close(fd)
+
+
 def setsid(_):
     """Begin a session."""
     os.setsid()
@@ -163,7 +202,8 @@ def facts(_):
 STEPS = {
     "out": out, "err": err, "lines": lines, "zeros": zeros, "forever": forever, "line": line, "copy": copy,
     "count": count, "wait": wait, "ignore": ignore, "on": on, "close": close, "exit": leave, "suicide": suicide,
-    "stop": stop, "fork": fork, "setsid": setsid, "pid": pid, "facts": facts,
+    "stop": stop, "fork": fork, "setsid": setsid, "pid": pid, "facts": facts, "daemon": daemon,
+    "spawner": spawner, "hopper": hopper,
 }  # fmt: skip
 
 if __name__ == "__main__":

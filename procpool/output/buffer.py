@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import functools
 from collections import deque
 from itertools import islice
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from procpool.snapshot import Part
 
@@ -31,7 +32,7 @@ class Decoding:
             self._decoder = codecs.getincrementaldecoder(encoding)
         except LookupError:
             raise ValueError(f"encoding is not known: {encoding!r}") from None
-        if not _extends_ascii(encoding, self._decoder):
+        if not _extends_ascii(encoding):
             raise ValueError(f"encoding must extend ASCII, so that a newline is the byte 10 everywhere: {encoding!r}")
         self.encoding = encoding
         self.errors = errors
@@ -45,11 +46,12 @@ class Decoding:
         return self._decoder(self.errors).decode(data)
 
 
-def _extends_ascii(encoding: str, kind: Callable[[str], codecs.IncrementalDecoder]) -> bool:
+@functools.cache
+def _extends_ascii(encoding: str) -> bool:
     """Say whether ASCII bytes mean ASCII characters, and leave no state behind (utf-16, utf-7, utf-8-sig, hz do)."""
     ascii_bytes = bytes(range(128)) + b"\x1b$B\x1b(J~{"  # the last: what switches ISO 2022 codes and hz
     try:
-        decoder = kind("strict")
+        decoder = codecs.getincrementaldecoder(encoding)("strict")
         before = decoder.getstate()
         text = "".join(decoder.decode(ascii_bytes[i : i + 1]) for i in range(len(ascii_bytes)))
         return text == ascii_bytes.decode() and decoder.getstate() == before

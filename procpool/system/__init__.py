@@ -8,8 +8,11 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
     The code is None where it cannot be known. What is returned, if anything, is to be served by the reader thread,
     and closed. Raises OSError or RuntimeError where that cannot be arranged.
 
-`census() -> (forks, newest pid) or None`
-    A number that grows with every process that is made on the machine, and the pid that was given last.
+`fork_count() -> int or None`
+    A number that grows with every process that is made on the machine.
+
+`newest_pid() -> int`
+    The pid that was given last, where there is a fork count.
 
 `pids() -> list[int]`
     The pids of all processes. Raises OSError when the system cannot be asked: an answer is never incomplete.
@@ -55,7 +58,10 @@ class System(Protocol):
     def exit_notice(self, pid: int, tell: Callable[[Optional[int]], None]) -> Any:
         """See above."""
 
-    def census(self) -> Optional[tuple[int, int]]:
+    def fork_count(self) -> Optional[int]:
+        """See above."""
+
+    def newest_pid(self) -> int:
         """See above."""
 
     def pids(self) -> list[int]:

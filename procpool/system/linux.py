@@ -54,14 +54,16 @@ def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[Exi
         return None
 
 
-def census() -> tuple[int, int]:
-    """Return how many processes and threads were ever made on this machine, and the newest pid (9 us)."""
-    forks = 0
-    for line in _read("/proc/stat", 1 << 16).splitlines():
-        if line.startswith(b"processes "):
-            forks = int(line[10:])
-            break
-    return forks, int(_read("/proc/loadavg", 128).split()[4])
+def fork_count() -> int:
+    """Read how many processes and threads were ever made on this machine."""
+    stat = _read("/proc/stat", 1 << 16)
+    begin = stat.index(b"\nprocesses ") + 11
+    return int(stat[begin : stat.index(b"\n", begin)])
+
+
+def newest_pid() -> int:
+    """Read the pid, in our namespace, that was given last."""
+    return int(_read("/proc/loadavg", 128).split()[4])
 
 
 def pids() -> list[int]:

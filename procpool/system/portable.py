@@ -12,6 +12,9 @@ from procpool.system import Entry, returncode
 
 def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> None:
     """Wait for the exit in a thread of its own, which ends with it."""
+    # Imported here, in the thread that starts things: a fork while another thread imports leaves half a module.
+    import psutil  # noqa: F401
+
     threading.Thread(target=_wait, args=(pid, tell), name=f"procpool-exit-{pid}", daemon=True).start()
 
 
@@ -24,8 +27,13 @@ def _wait(pid: int, tell: Callable[[Optional[int]], None]) -> None:
         tell(returncode(info))
 
 
-def census() -> None:
+def fork_count() -> None:
     """There is no such number that all systems have."""
+
+
+def newest_pid() -> int:
+    """Nor this one; nobody asks for it without the other."""
+    raise NotImplementedError
 
 
 def pids() -> list[int]:

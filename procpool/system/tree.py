@@ -25,13 +25,13 @@ class Tree:
     """The tree of one process that we started, which stays unreaped: that pins its pid, group and session number.
 
     Its members are the members of its session and group; the bearers of its mark; whoever was seen once, by
-    (pid, start); and all their descendants. `token` is its own part of the mark, `born` the census just before its
-    start: only later processes can belong to it. `root` is -1 while it is not known.
+    (pid, start); and all their descendants. `token` is its own part of the mark, `born` the fork count just before
+    its start: only later processes can belong to it. `root` is -1 while it is not known.
     """
 
     __slots__ = ("root", "token", "born", "seen", "pids", "survivors", "escalated")
 
-    def __init__(self, root: int, token: str, born: Optional[tuple[int, int]]) -> None:
+    def __init__(self, root: int, token: str, born: Optional[int]) -> None:
         self.root = root
         self.token = token.encode()
         self.born = born
@@ -42,17 +42,21 @@ class Tree:
 
 
 def survey(
-    trees: Iterable[Tree], system: System, strike: Optional[Callable[[Entry], None]] = None
+    trees: Iterable[Tree],
+    system: System,
+    forks: Optional[int],
+    strike: Optional[Callable[[Entry], None]] = None,
 ) -> dict[Tree, list[Entry]]:
     """Look once at all processes that can belong; return the living members of each tree that has any.
 
-    The newest are looked at first, and each member is handed to `strike` as soon as it is known.
+    `forks` is the fork count just before. The newest are looked at first, and each member is handed to `strike` as
+    soon as it is known.
     """
     trees = list(trees)
     by_number = {tree.root: tree for tree in trees}
     by_token = {tree.token: tree for tree in trees if tree.token}
     by_seen = {(pid, start): tree for tree in trees for pid, start in tree.seen.items()}
-    numbers, listed = _candidates(trees, system)
+    numbers, listed = _candidates(trees, system, forks)
     table: dict[int, Entry] = {}
     members: dict[int, Tree] = {}
     masked: list[Entry] = []
@@ -92,17 +96,16 @@ def survey(
     return living
 
 
-def _candidates(trees: list[Tree], system: System) -> tuple[Iterable[int], bool]:
+def _candidates(trees: list[Tree], system: System, forks: Optional[int]) -> tuple[Iterable[int], bool]:
     """Return the pids to look at, and whether all of them are known to be processes."""
-    census = system.census()
-    if census is None or any(tree.born is None for tree in trees):
+    if forks is None or any(tree.born is None or tree.root < 0 for tree in trees):
         return system.pids(), True
-    forks, newest = census
-    oldest = min(tree.born[1] for tree in trees if tree.born is not None) + 1
-    births = forks - min(tree.born[0] for tree in trees if tree.born is not None)
-    known = {tree.root for tree in trees if tree.root > 0}.union(*(tree.seen for tree in trees))
-    if births <= 1:  # the root itself
+    births = forks - min(tree.born for tree in trees if tree.born is not None)
+    known = {tree.root for tree in trees}.union(*(tree.seen for tree in trees))
+    if births <= len(trees) == 1:  # the root itself
         return known, False
+    newest = system.newest_pid()
+    oldest = min(tree.root for tree in trees)
     if births > WRAP or newest < oldest:
         return system.pids(), True
     if newest - oldest <= FEW_PIDS:
@@ -156,10 +159,10 @@ def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
     living: dict[Tree, list[Entry]] = {}
     unproven = list(trees)
     for _ in range(QUIET_PASSES):
-        before = system.census()
-        living.update(survey(unproven, system))
+        before = system.fork_count()
+        living.update(survey(unproven, system, before))
         unproven = [tree for tree in unproven if tree not in living]
-        if not unproven or before is None or system.census() == before:
+        if not unproven or before is None or system.fork_count() == before:
             break
     return living
 
@@ -250,13 +253,13 @@ def _kill(living: dict[Tree, list[Entry]], system: System, pause: Callable[[floa
     quiet = 0
     try:
         while quiet < QUIET_PASSES and time.monotonic() < deadline:
-            before = system.census()
+            before = system.fork_count()
             seen = [dict(tree.seen) for tree in trees]
-            _note(survey(trees, system, stop))
+            _note(survey(trees, system, before, stop))
             # A new member, or the trace of one (a zombie), shows that somebody still runs.
             same = all(tree.seen.items() <= old.items() for tree, old in zip(trees, seen))
             quiet = quiet + 1 if same else 0
-            if same and before is not None and system.census() == before:
+            if same and before is not None and system.fork_count() == before:
                 break
     finally:
         for entry in stopped.values():

@@ -1,0 +1,128 @@
+"""Start one kind of tree, end it in one way, and count who survives; to be run in a pid namespace of its own.
+
+python matrix.py WAY CASE ROUNDS FOLDER -> one JSON line: survivors in each round, by an independent witness
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import CHILD, fork, on  # noqa: E402
+
+import procpool  # noqa: E402
+
+FORKS = 20_000  # the cap on births in one run
+
+
+def daemon(*steps):
+    return f"daemon:{json.dumps(steps)}"
+
+
+def cases(notes):
+    """Name: (steps, how many lines say that it is up, grace)."""
+    many = [fork("setsid", "out:up\\n", "wait") if n % 3 else fork("out:up\\n", "wait") for n in range(99)]
+    return {
+        "childless": (["out:up\\n", "wait"], 1, 3),
+        "child": ([fork("out:up\\n", "wait"), "wait"], 1, 3),
+        "grandchild": ([fork(fork("out:up\\n", "wait"), "wait"), "wait"], 1, 3),
+        "own session": ([fork("setsid", "out:up\\n", "wait"), "wait"], 1, 3),
+        "daemon": ([daemon("out:up\\n", "wait"), "wait"], 1, 3),
+        "daemon, root exited": ([daemon("out:up\\n", "wait"), "exit:0"], 1, 3),
+        "tree of 100": ([*many, "wait"], 99, 3),
+        "ignores TERM": (["ignore:SIGTERM", fork("out:up\\n", "wait"), "wait"], 1, 0.1),
+        "stopped": ([fork("out:up\\n", "stop", "wait"), "wait"], 1, 3),
+        "forks at TERM": ([fork(on("SIGTERM", daemon("ignore:SIGTERM", "wait")), "out:up\\n", "wait"), "wait"], 1, 0.1),
+        "spawner": (["ignore:SIGTERM", "out:up\\n", f"spawner:{notes}"], 1, 0.1),
+        "hopper": (["out:up\\n", f"hopper:{notes}"], 1, 0.1),
+        "hopper, setsid": (["out:up\\n", f"hopper:{notes}:setsid"], 1, 0.1),
+    }
+
+
+def living(program: str) -> list[int]:
+    """The witness: whoever runs the private copy of the program and is no zombie."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) != os.getpid():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes()
+                state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if program.encode() in words and state not in "ZX":
+                found.append(int(name))
+    return found
+
+
+def by_procpool(argv, ups, grace):
+    with procpool.ProcessManager() as manager:
+        process = manager.spawn("a", argv)
+        for _ in range(ups):
+            process.expect("up", 10)
+        ended = process.kill(grace=grace)
+        assert ended.survivors == (), ended
+
+
+def by_popen(argv, ups, grace, how="kill"):
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True)
+    for _ in range(ups):
+        process.stdout.readline()
+    if how == "kill":
+        process.kill()
+    elif how == "killpg":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        import psutil
+
+        root = psutil.Process(process.pid)
+        for member in [*root.children(recursive=True), root]:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                pass
+    process.wait()
+    process.stdout.close()
+
+
+WAYS = {
+    "procpool": by_procpool,
+    "Popen.kill": by_popen,
+    "killpg": lambda *a: by_popen(*a, how="killpg"),
+    "psutil": lambda *a: by_popen(*a, how="psutil"),
+}
+
+
+def main() -> None:
+    way, case, rounds, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+    left = []
+    for number in range(rounds):
+        program = folder / f"witness{number}.py"
+        shutil.copy(CHILD, program)
+        notes = folder / f"notes{number}"
+        notes.touch()
+        steps, ups, grace = cases(notes)[case]
+        WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace)
+        survivors = living(str(program))
+        before = notes.stat().st_size
+        if notes.stat().st_size:
+            time.sleep(0.2 if rounds > 1 else 1.0)  # the claim is about time: nothing is born any more
+        still = len(survivors) + (notes.stat().st_size > before)
+        left.append(still)
+        for pid in living(str(program)):
+            if pid > 1:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+    print(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main()

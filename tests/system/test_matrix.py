@@ -1,0 +1,48 @@
+"""The kill matrix: no member of any tree survives, by a witness that is not procpool."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CASES = [
+    "childless", "child", "grandchild", "own session", "daemon", "daemon, root exited", "tree of 100", "ignores TERM",
+    "stopped", "forks at TERM", "spawner", "hopper", "hopper, setsid",
+]  # fmt: skip
+
+
+def namespaces() -> bool:
+    try:
+        command = ["unshare", "-pf", "--mount-proc", "--kill-child", "true"]
+        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+in_namespace = pytest.mark.skipif(not namespaces(), reason="pid namespaces are not permitted here (unshare -pf)")
+
+
+def run_in_namespace(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in a pid namespace of its own, below an init that reaps."""
+    command = ["unshare", "-pf", "--mount-proc", "--kill-child", sys.executable, str(HERE / "init.py")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [*command, sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=env
+    )
+
+
+@in_namespace
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("case", CASES)
+def test_p01_no_member_survives(case, rounds, tmp_path):
+    """On Linux: daemons, spawners and hoppers included; nothing is born any more, either."""
+    done = run_in_namespace(str(HERE / "matrix.py"), "procpool", case, str(rounds), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0] * rounds
