@@ -108,6 +108,7 @@ class ProcessManager(ById):
     - `id_prefix`: ids are this and a number
     - `env`: the environment of all processes, in place of ours
     - `authorize`: called before each start as `authorize(agent_id, argv, cwd, env)`; anything false refuses it
+    - `guardian`: on Linux, a helper process ends all trees when this process dies, however it dies
 
     The constructor starts nothing. Everything is thread-safe. As a context manager it closes on leaving; dropped
     without `close`, it ends its trees and warns.
@@ -137,6 +138,7 @@ class ProcessManager(ById):
         id_prefix: str = "proc_",
         env: Optional[Mapping[str, str]] = None,
         authorize: Optional[Callable[[str, tuple[str, ...], Optional[str], Mapping[str, str]], object]] = None,
+        guardian: bool = True,
     ) -> None:
         self.max_per_agent = _limit("max_per_agent", max_per_agent)
         self.timeout = seconds("timeout", timeout, optional=True)
@@ -145,6 +147,8 @@ class ProcessManager(ById):
         self._max_line_bytes = whole_number("max_line_bytes", max_line_bytes)
         if not isinstance(id_prefix, str):
             raise TypeError(f"id_prefix must be a str, not {type(id_prefix).__name__}")
+        if not isinstance(guardian, bool):
+            raise TypeError(f"guardian must be True or False, not {type(guardian).__name__}")
         if authorize is not None and not callable(authorize):
             raise TypeError(f"authorize must be callable, not {type(authorize).__name__}")
         self._env = None if env is None else _environment("env", env)
@@ -164,6 +168,7 @@ class ProcessManager(ById):
             idle_secs=seconds("idle_secs", idle_secs, optional=True),
             cleanup_interval=interval,
             id_prefix=id_prefix,
+            guardian=guardian,
         )
         finalizer = weakref.finalize(self, _abandon, self._pool)
         finalizer.atexit = False  # type: ignore[misc]  # the interpreter's end is seen to elsewhere

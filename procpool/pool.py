@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Callable, Optional
 
@@ -16,12 +19,15 @@ from procpool.guard import Guard
 from procpool.housekeeper import Housekeeper
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit
-from procpool.system import System, this_system, tree
+from procpool.system import System, linux, this_system, tree
+from procpool.system.guardian import SH, Guardian
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
 LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
+PING_SECS = 0.4  # a guardian that is killed or stopped is replaced after two of these at the latest
+IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
 # Makes a process: (reader, what wakes the housekeeper, its part of the mark, the fork count before its start)
 Make = Callable[[Reader, Callable[[], None], str, Optional[int]], Child]
@@ -41,6 +47,7 @@ class Pool:
         idle_secs: Optional[float],
         cleanup_interval: float,
         id_prefix: str,
+        guardian: bool,
     ) -> None:
         self.max_total = max_total
         self.keep_exited = keep_exited
@@ -56,6 +63,7 @@ class Pool:
         self.owner = 0  # our pid, from the first start on
         self.abandoned = False
         self._owner_mark = ""
+        self._wants_guardian = guardian
         self._numbers = itertools.count(1)
 
         # Guards the rest. Held for looks and changes only, and never together with another lock.
@@ -66,6 +74,11 @@ class Pool:
         self._total = 0
         self._started = 0
         self.closed = False
+
+        # Guards the next two. Held while the helper is started, or told something, which takes a moment.
+        self._guardian_lock = threading.Lock()
+        self._guardian: Optional[Guardian] = None
+        self._idle_since = 0.0
 
         # The housekeeper's own: when to look again at a process whose root exited, and how long that was put off.
         self._looks: dict[Child, tuple[float, float]] = {}
@@ -113,9 +126,11 @@ class Pool:
         try:
             self._start_threads()
             entered = True
+            self._post_guardian()
             born = self.system.fork_count()
             token = f"{self._identity()}.{next(self._numbers)}"
             child = make(self.reader, self.housekeeper.wake, token, born)
+            self._tell_guardian("add", token, child.pid)
             self._serve(child)
             served = True
             me = self.guard.check()
@@ -191,6 +206,66 @@ class Pool:
             start = 0 if me is None else int(me.start)
             self._owner_mark = f"{self.system.namespace()}.{os.getpid()}.{start}.{os.urandom(6).hex()}"
         return self._owner_mark
+
+    # The guardian
+
+    def _post_guardian(self) -> None:
+        """Start the guardian, if there is none: it has to know our mark before the first process has it."""
+        if not self._wants_guardian or self.system is not linux:
+            return
+        with self._guardian_lock:
+            self._idle_since = 0.0
+            if self._guardian is not None:
+                return
+            if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(SH):
+                self._wants_guardian = False
+                warnings.warn(
+                    "no guardian: this program has no interpreter, or this machine no /bin/sh, to run it with; "
+                    "a killed owner leaves its processes behind (guardian=False says that you know)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return
+            guardian = Guardian(self._identity(), self.grace)
+            me = self.system.look(os.getpid())
+            try:
+                guardian.start(0.0 if me is None else me.start)
+            except OSError as error:
+                raise StartError(
+                    f"Failed to start process: {error}",
+                    "the guardian, which ends processes when their owner dies, could not be started",
+                    command="",
+                    errno=error.errno,
+                ) from error
+            self._guardian = guardian
+
+    def _tell_guardian(self, *message: object) -> None:
+        with self._guardian_lock:
+            if self._guardian is not None:
+                self._guardian.tell(*message)
+
+    def _watch_guardian(self) -> None:
+        """Replace a guardian that is gone, or did not answer since the last look."""
+        with self._guardian_lock:
+            guardian = self._guardian
+            if guardian is None:
+                return
+            if guardian.listen() and (guardian.answered or guardian.pid is None):
+                guardian.answered = False
+                guardian.tell("ping")
+                return
+            guardian.discard()
+            me = self.system.look(os.getpid())
+            guardian.start(0.0 if me is None else me.start)
+            for child in self.all():
+                if not child.empty:
+                    guardian.tell("add", child.tree.token.decode(), child.pid)
+
+    def _dismiss_guardian(self) -> None:
+        with self._guardian_lock:
+            if self._guardian is not None:
+                self._guardian.dismiss()
+                self._guardian = None
 
     def _reserve(self, agent_id: str) -> None:
         self.check()
@@ -308,6 +383,7 @@ class Pool:
     def _bury(self, child: Child) -> None:
         """Reap the root of an empty tree, and free its slot. The caller has the claim."""
         if not child.empty:
+            self._tell_guardian("drop", child.tree.token.decode())
             child.reap()
             self._release(child.agent_id)
 
@@ -352,6 +428,7 @@ class Pool:
         exits = self.end(children, by=by)
         self.reader.close()
         self.housekeeper.stop(JOIN_SECS)
+        self._dismiss_guardian()
         return exits
 
     def close_at_exit(self) -> None:
@@ -419,8 +496,11 @@ class Pool:
             self.end(aged, by=by, forget=False)
         living = [child for child in living if not child.empty]
         if not living:
-            return None if not self._total else math.inf
+            return self._rest(now) if not self._total else math.inf
         times = [look[0] for look in self._looks.values()]
+        if self._guardian is not None:
+            self._watch_guardian()
+            times.append(now + PING_SECS)
         for child in living:
             if self.max_age_secs is not None:
                 times.append(child.started + self.max_age_secs)
@@ -431,6 +511,18 @@ class Pool:
             # What could not be ended (a survivor) is due all the time: not more often than this.
             times = [max(at, now + min(self.cleanup_interval, RETRY_SECS)) if at <= now else at for at in times]
         return max(min(times) - time.monotonic(), 0.0) if times else math.inf
+
+    def _rest(self, now: float) -> Optional[float]:
+        """Let the guardian go when there has been nothing to guard for a while."""
+        with self._guardian_lock:
+            if self._guardian is None:
+                return None
+            self._idle_since = self._idle_since or now
+            left = self._idle_since + IDLE_GUARDIAN_SECS - now
+        if left > 0:
+            return left
+        self._dismiss_guardian()
+        return None
 
     def _forget_oldest(self, children: list[Child]) -> None:
         """Keep the newest `keep_exited` ended processes of each agent."""

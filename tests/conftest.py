@@ -49,6 +49,16 @@ def our_children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
+def guardians(owner: int) -> list[psutil.Process]:
+    """Return the helpers that guard a process."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if len(words) > 5 and words[3].endswith("guardian.py") and words[5] == str(owner) and is_alive(process.pid):
+            found.append(process)
+    return found
+
+
 def until(condition, what: str, seconds: float = 10.0):
     """Wait until a condition holds that nothing tells us about. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
@@ -77,6 +87,7 @@ def nothing_leaks():
         procpool._manager.close()
     gc.collect()
     until(lambda: not our_threads(), "no thread of ours")
+    until(lambda: not guardians(os.getpid()), "no guardian of ours")
     left = our_children() - children
     assert not left, f"left behind: {left}"
     until(lambda: len(our_fds()) <= len(fds), f"no more fds than {sorted(fds)}")

@@ -25,16 +25,21 @@ class Tree:
     """The tree of one process that we started, which stays unreaped: that pins its pid, group and session number.
 
     Its members are the members of its session and group; the bearers of its mark; whoever was seen once, by
-    (pid, start); and all their descendants. `token` is its own part of the mark, `born` the fork count just before
-    its start: only later processes can belong to it. `root` is -1 while it is not known.
+    (pid, start); and all their descendants.
+
+    - `root`: its pid; -1 where it is not known
+    - `token`: its own part of the mark; without the number at its end it stands for all processes of an owner
+    - `born`: the fork count just before its start; only later processes can belong to it
+    - `start`: the root's start time, where the root is not pinned; what began earlier is something else
     """
 
-    __slots__ = ("root", "token", "born", "seen", "pids", "survivors", "escalated")
+    __slots__ = ("root", "token", "born", "start", "seen", "pids", "survivors", "escalated")
 
-    def __init__(self, root: int, token: str, born: Optional[int]) -> None:
+    def __init__(self, root: int, token: str, born: Optional[int], start: float = 0.0) -> None:
         self.root = root
         self.token = token.encode()
         self.born = born
+        self.start = start
         self.seen: dict[int, float] = {}
         self.pids: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
@@ -74,6 +79,8 @@ def survey(
             continue
         table[pid] = entry
         tree = by_number.get(pid) or by_number.get(entry.session) or by_number.get(entry.group)
+        if tree is not None and (entry.start < tree.start or (pid == tree.root and entry.start > tree.start > 0)):
+            tree = None
         tree = tree or by_seen.get((pid, entry.start))
         if tree is None and by_token and not entry.dead and KTHREADD not in (pid, entry.parent):
             value = system.mark(pid)
@@ -115,8 +122,9 @@ def _candidates(trees: list[Tree], system: System, forks: Optional[int]) -> tupl
 
 def _bearer(value: bytes, by_token: dict[bytes, Tree]) -> Optional[Tree]:
     for token in value.split(b":"):
-        if token in by_token:
-            return by_token[token]
+        tree = by_token.get(token) or by_token.get(token.rpartition(b".")[0])
+        if tree is not None:
+            return tree
     return None
 
 

@@ -12,7 +12,7 @@ DEADLINE_SECS = 100
 signal.alarm(DEADLINE_SECS)
 payload = os.fork()
 if payload == 0:
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  # that is what it is for
 while True:
     pid, status = os.wait()
     if pid == payload:

@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import CHILD, fork, on  # noqa: E402
-
-import procpool  # noqa: E402
+import procpool
+from conftest import CHILD, fork, on
 
 FORKS = 20_000  # the cap on births in one run
 

@@ -32,9 +32,7 @@ def run_in_namespace(*words: str, timeout: float = 60) -> subprocess.CompletedPr
     """Run a Python program in a pid namespace of its own, below an init that reaps."""
     command = ["unshare", "-pf", "--mount-proc", "--kill-child", sys.executable, str(HERE / "init.py")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
-        [*command, sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=env
-    )
+    return subprocess.run([*command, sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=env)
 
 
 @in_namespace

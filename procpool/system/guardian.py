@@ -1,0 +1,200 @@
+"""The guardian: an interpreter of its own that ends an owner's trees when the owner dies, however it dies.
+
+The owner starts it before its first process, tells it each root, and keeps a socket open.  When the socket ends, or the
+owner's pidfd says so, everything that bears the owner's mark, or belongs to a root, is ended.  It is not the owner's
+child, has a session of its own, no stdio, and `/` as its directory.  Standard library only; run from this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Optional
+
+SH = "/bin/sh"
+GRACE_SECS = 1.0  # the most that trees get when their owner is dead
+RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes that nobody comes any more
+DEADLINE_SECS = 30.0  # for all of it, whatever happens
+
+
+class Guardian:
+    """The owner's end: starts the helper, and tells it what there is to guard.
+
+    Used by one thread at a time; nothing here waits for the helper.
+    """
+
+    def __init__(self, mark: str, grace: float) -> None:
+        self.mark = mark
+        self.grace = min(grace, GRACE_SECS)
+        self.pid: Optional[int] = None  # as it told us
+        self.answered = True  # the last ping
+        self._received = b""
+        self._socket: Optional[socket.socket] = None
+
+    @property
+    def fd(self) -> int:
+        """The socket's fd, or -1."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def start(self, start: float) -> None:
+        """Start the helper; `start` is the start time of this very process. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            words = [str(theirs.fileno()), str(os.getpid()), str(start), self.mark, str(self.grace)]
+            env = {name: value for name, value in os.environ.items() if name != "PROCPOOL_ID"}
+            # The shell leaves it to PID 1: a host that waits for any child must not meet it.
+            popen = subprocess.Popen(
+                [SH, "-c", '"$@" &', "guardian", sys.executable, "-I", "-S", os.path.abspath(__file__), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                cwd="/",
+                env=env,
+            )
+            popen.wait()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = None
+        self.answered = True
+        self._received = b""
+        self._socket = ours
+
+    def tell(self, *message: Any) -> bool:
+        """Send a message; False if the helper is gone, or does not read."""
+        if self._socket is None:
+            return False
+        try:
+            data = json.dumps(message).encode() + b"\n"
+            return self._socket.send(data) == len(data)
+        except OSError:
+            return False
+
+    def listen(self) -> bool:
+        """Take in what the helper said, if anything; False if it is gone."""
+        while self._socket is not None:
+            try:
+                data = self._socket.recv(4096)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self._received += data
+            *lines, self._received = self._received.split(b"\n")
+            for line in lines:
+                self.pid = int(line)
+                self.answered = True
+        return False
+
+    def dismiss(self) -> None:
+        """Let the helper go: there is nothing left to guard."""
+        self.tell("bye")
+        self._close()
+
+    def discard(self) -> None:
+        """End a helper that is gone or does not answer; it must not take our closing the socket for our death."""
+        if self.pid is not None:
+            try:
+                fd = os.pidfd_open(self.pid)
+            except OSError:
+                pass
+            else:
+                try:
+                    with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+                        ours = self.mark.encode() in file.read().split(b"\0")
+                    if ours:
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                except OSError:
+                    pass
+                finally:
+                    os.close(fd)
+        self._close()
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def main(words: list[str]) -> None:
+    """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace])`."""
+    from procpool.system import linux, tree
+
+    connection = socket.socket(fileno=int(words[0]))
+    owner, start, mark, grace = int(words[1]), float(words[2]), words[3], float(words[4])
+    roots: dict[str, tree.Tree] = {}
+    watched = select.poll()
+    watched.register(connection, select.POLLIN)
+    try:
+        pidfd = os.pidfd_open(owner)
+        entry = linux.look(owner)
+        alive = entry is not None and entry.start == start
+        watched.register(pidfd, select.POLLIN)
+    except ProcessLookupError:
+        alive = False
+    _say_pid(connection)
+    received = b""
+    while alive:
+        for fd, _ in watched.poll():
+            if fd != connection.fileno():
+                alive = False
+                continue
+            try:
+                data = connection.recv(65536)
+            except ConnectionResetError:  # it died before it had read what we said
+                data = b""
+            if not data:
+                alive = False
+            received += data
+            *lines, received = received.split(b"\n")
+            for line in lines:
+                verb, *rest = json.loads(line)
+                if verb == "bye":
+                    return
+                if verb == "ping":
+                    _say_pid(connection)
+                elif verb == "add":
+                    token, root = rest
+                    entry = linux.look(root)
+                    if entry is not None:
+                        roots[token] = tree.Tree(root, token, None, entry.start)
+                elif verb == "drop":
+                    roots.pop(rest[0], None)
+    # Whoever was being started when the owner died bears the mark, but is not among the roots.
+    begin = quiet = time.monotonic()
+    while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:
+        trees = [tree.Tree(-1, mark, None), *roots.values()]
+        tree.end(trees, linux, grace=grace, pause=time.sleep)
+        if any(one.pids for one in trees):
+            quiet = time.monotonic()
+        time.sleep(0.02)  # between two looks; there is no event to wait for
+
+
+def _say_pid(connection: socket.socket) -> None:
+    try:
+        connection.sendall(b"%d\n" % os.getpid())
+    except OSError:
+        pass  # the owner is gone, as the next look will show
+
+
+if __name__ == "__main__":
+    import types
+
+    # The parts of the package that are needed, without what its own __init__ imports.
+    package = types.ModuleType("procpool")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["procpool"] = package
+    main(sys.argv[1:])

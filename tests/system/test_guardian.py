@@ -1,0 +1,189 @@
+"""The guardian: nothing outlives the owner, however it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import CHILD, guardians, is_alive, until
+from matrix import living
+
+import procpool
+
+BOUND_SECS = 3.0
+
+OWNER = """
+import ctypes, json, os, signal, sys, threading, time
+sys.path.insert(0, {tests!r})
+import procpool
+program = {program!r}
+argv = [sys.executable, "-S", "-E", program]
+manager = procpool.ProcessManager({options})
+daemon = "daemon:" + json.dumps(["out:up\\\\n", "wait"])
+own = "fork:" + json.dumps(["setsid", "ignore:SIGTERM", "out:up\\\\n", "wait"])
+process = manager.spawn("a", argv + [daemon, own, "out:up\\\\n", "wait"])
+for _ in range(3): process.expect("up", 10)
+gone = manager.spawn("a", argv + [daemon, "exit:0"])
+gone.expect("up", 10); gone.wait(10)
+print("ready", flush=True)
+"""
+
+DEATHS = {
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "SIGINT at default": "signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)",
+    "SIGSEGV": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "abort": "os.abort()",
+    "os._exit": "os._exit(0)",
+    "exec": "os.execv('/bin/sleep', ['sleep', '8'])",
+    "sys.exit": "sys.exit(0)",
+    "exception": "raise SystemError('boom')",
+    "a fork holds its socket": "os.fork() and os.kill(os.getpid(), signal.SIGKILL); time.sleep(8); os._exit(0)",
+    "in a thread": "threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGKILL)).start(); time.sleep(9)",
+}
+
+
+def start_owner(tmp_path, ending: str, options: str = "") -> tuple[subprocess.Popen, str]:
+    """Start an owner with two trees of a private copy of the child program, and have it end."""
+    program = shutil.copy(CHILD, tmp_path / "witness.py")
+    script = OWNER.format(program=str(program), tests=os.path.dirname(CHILD), options=options) + ending
+    owner = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return owner, str(program)
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_p11_nothing_outlives_the_owner(death, tmp_path):
+    """Own sessions and daemons included, also of a tree whose root had exited."""
+    owner, program = start_owner(tmp_path, DEATHS[death])
+    assert owner.stdout.readline() == "ready\n"
+    until(lambda: not living(program), "the end of the trees", BOUND_SECS)
+    if death == "exec":
+        owner.kill()
+    owner.wait(10)
+    owner.stdout.close()
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("owners", [3, pytest.param(25, marks=pytest.mark.stress)])
+def test_p11_owners_killed_while_they_start_processes(owners, tmp_path):
+    """SIGKILL at a random moment of twenty starts in two threads: none escapes."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    script = f"""
+import json, sys, threading
+import procpool
+argv = [sys.executable, "-S", "-E", {program!r}, "daemon:" + json.dumps(["wait"]), "wait"]
+manager = procpool.ProcessManager(max_per_agent=None)
+def start():
+    for _ in range(10): manager.start("a", argv)
+threads = [threading.Thread(target=start) for _ in range(2)]
+print("go", flush=True)
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+threading.Event().wait(20)
+"""
+    for _ in range(owners):
+        owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        owner.stdout.readline()
+        time.sleep(random.uniform(0, 0.08))  # the moment of death is what is varied
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        until(lambda: not living(program), "the end of the trees", BOUND_SECS)
+        until(lambda pid=owner.pid: not guardians(pid), "the end of the guardian", 5)
+
+
+def test_p11_a_manager_without_a_guardian_says_so_and_starts_none(tmp_path):
+    """`guardian=False`: nobody is there, and a normal end still ends everything."""
+    with procpool.ProcessManager(guardian=False) as manager:
+        manager.start("a", "cat")
+        assert not guardians(os.getpid())
+    owner, program = start_owner(tmp_path, "sys.exit(0)", "guardian=False")
+    assert owner.stdout.readline() == "ready\n"
+    owner.wait(10)
+    owner.stdout.close()
+    assert not living(program)
+
+
+def test_p09_the_guardian_is_no_child_of_ours_and_goes_when_it_is_not_needed():
+    """A host that waits for any child never meets it."""
+    manager = procpool.ProcessManager()
+    process = manager.start("a", "cat")
+    helper = until(lambda: guardians(os.getpid()), "a guardian")[0]
+    assert helper not in psutil.Process().children(recursive=True)
+    assert helper.cwd() == "/"
+    assert os.getsid(helper.pid) != os.getsid(0)
+    assert "PROCPOOL_ID" not in helper.environ()
+    with open(f"/proc/{helper.pid}/fd/0", "rb") as null:
+        assert null.name
+    assert {os.readlink(f"/proc/{helper.pid}/fd/{n}") for n in range(3)} == {"/dev/null"}
+    manager.kill(process)
+    until(lambda: not guardians(os.getpid()), "no guardian, without a close")
+    manager.start("a", "cat")
+    until(lambda: guardians(os.getpid()), "another one")
+    manager.close()
+    until(lambda: not guardians(os.getpid()), "no guardian after a close")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_p16_a_guardian_that_is_killed_or_stopped_is_replaced(number, tmp_path):
+    """Within a second; what was started before is guarded again."""
+    owner, program = start_owner(tmp_path, "time.sleep(20)")
+    assert owner.stdout.readline() == "ready\n"
+    helper = until(lambda: guardians(owner.pid), "a guardian")[0]
+    until(lambda: len(psutil.Process(owner.pid).threads()) >= 3, "the owner's threads")
+    time.sleep(0.3)  # so long that it has said who it is: a guardian that never spoke is waited for
+    begin = time.monotonic()
+    os.kill(helper.pid, number)
+    until(lambda: [g for g in guardians(owner.pid) if g != helper], "another one", 2)
+    assert time.monotonic() - begin < 1.5
+    assert len(living(program)) == 4
+    until(lambda: not is_alive(helper.pid), "the end of the old one")
+    assert len(living(program)) == 4
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    until(lambda: not living(program), "the end of the trees", BOUND_SECS)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", ["restart", "shutdown", "kill"])
+def test_p11_a_kernel_that_ends_takes_its_trees_along(how, tmp_path):
+    """A real notebook kernel, by jupyter_client."""
+    from jupyter_client.manager import start_new_kernel
+
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=30)
+    try:
+        code = (
+            "import procpool, sys\n"
+            f"process = procpool.spawn([sys.executable, '-S', '-E', {program!r}, 'setsid', 'out:up\\\\n', 'wait'])\n"
+            "process.expect('up', 10)"
+        )
+        reply = client.execute_interactive(code, timeout=30, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", reply
+        assert len(living(program)) == 1
+        if how == "restart":
+            manager.restart_kernel(now=False)
+        elif how == "shutdown":
+            manager.shutdown_kernel(now=False)
+        else:
+            manager.shutdown_kernel(now=True)
+        until(lambda: not living(program), "the end of the tree", BOUND_SECS)
+    finally:
+        client.stop_channels()
+        if manager.is_alive():
+            manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
