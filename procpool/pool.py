@@ -20,7 +20,7 @@ from procpool.housekeeper import Housekeeper
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit
 from procpool.system import System, linux, this_system, tree
-from procpool.system.guardian import SH, Guardian
+from procpool.system.guardian import GRACE_SECS, SH, Guardian
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
 LAST_LOOK_SECS = 2.0  # up to this
@@ -415,7 +415,7 @@ class Pool:
         for child in exited:
             child.wait_looked()
 
-    def close(self, by: str = "close") -> dict[str, Exit]:
+    def close(self, by: str = "close", grace: Optional[float] = None) -> dict[str, Exit]:
         """End everything, forget it, and end the threads."""
         self.check()
         me = self.guard.check()
@@ -425,16 +425,16 @@ class Pool:
             children = list(self.children.values())
         for child in children:
             child.close_calls()
-        exits = self.end(children, by=by)
+        exits = self.end(children, by=by, grace=grace)
+        self._dismiss_guardian()
         self.reader.close()
         self.housekeeper.stop(JOIN_SECS)
-        self._dismiss_guardian()
         return exits
 
     def close_at_exit(self) -> None:
         """Close, for the end of the interpreter, unless this is a fork."""
         if self.owner == os.getpid():
-            self.close("owner")
+            self.close("owner", min(self.grace, GRACE_SECS))
 
     def abandon(self) -> list[str]:
         """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""

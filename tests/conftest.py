@@ -102,7 +102,8 @@ def system(request, monkeypatch):
 
 @pytest.fixture
 def manager(system):
-    with procpool.ProcessManager(max_per_agent=None) as manager:
+    # The guardian has tests of its own; starting one for each test would double the time of the suite.
+    with procpool.ProcessManager(max_per_agent=None, guardian=False) as manager:
         yield manager
 
 

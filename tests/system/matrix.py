@@ -55,7 +55,7 @@ def living(program: str) -> list[int]:
                 state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if program.encode() in words and state not in "ZX":
+            if program.encode() in words.split(b"\0") and state not in "ZX":
                 found.append(int(name))
     return found
 

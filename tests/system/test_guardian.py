@@ -12,10 +12,10 @@ import time
 
 import psutil
 import pytest
-from conftest import CHILD, guardians, is_alive, until
 from matrix import living
 
 import procpool
+from conftest import CHILD, guardians, is_alive, until
 
 BOUND_SECS = 3.0
 
@@ -157,33 +157,48 @@ def test_p16_a_guardian_that_is_killed_or_stopped_is_replaced(number, tmp_path):
     until(lambda: not living(program), "the end of the trees", BOUND_SECS)
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("how", ["restart", "shutdown", "kill"])
-def test_p11_a_kernel_that_ends_takes_its_trees_along(how, tmp_path):
-    """A real notebook kernel, by jupyter_client."""
-    from jupyter_client.manager import start_new_kernel
+KERNEL = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {tests!r})
+from conftest import until
+from matrix import living
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name="python3", startup_timeout=30)
+try:
+    code = (
+        "import procpool, sys\\n"
+        "process = procpool.spawn([sys.executable, '-S', '-E', {program!r}, 'out:up\\\\n', 'wait'])\\n"
+        "process.expect('up', 10)"
+    )
+    reply = client.execute_interactive(code, timeout=30, output_hook=lambda message: None)
+    assert reply["content"]["status"] == "ok", reply
+    assert len(living({program!r})) == 1
+    {ending}
+    until(lambda: not living({program!r}), "the end of the tree", 3)
+    print("gone")
+finally:
+    client.stop_channels()
+    if manager.is_alive():
+        manager.shutdown_kernel(now=True)
+"""
 
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "manager.restart_kernel(now=False)",
+        "manager.restart_kernel(now=True)",
+        "manager.shutdown_kernel(now=False)",
+        "manager.shutdown_kernel(now=True)",
+    ],
+)
+def test_p11_a_kernel_that_ends_takes_its_trees_along(ending, tmp_path):
+    """A real notebook kernel, by jupyter_client: restarted, shut down, killed."""
     program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
-    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=30)
-    try:
-        code = (
-            "import procpool, sys\n"
-            f"process = procpool.spawn([sys.executable, '-S', '-E', {program!r}, 'setsid', 'out:up\\\\n', 'wait'])\n"
-            "process.expect('up', 10)"
-        )
-        reply = client.execute_interactive(code, timeout=30, output_hook=lambda message: None)
-        assert reply["content"]["status"] == "ok", reply
-        assert len(living(program)) == 1
-        if how == "restart":
-            manager.restart_kernel(now=False)
-        elif how == "shutdown":
-            manager.shutdown_kernel(now=False)
-        else:
-            manager.shutdown_kernel(now=True)
-        until(lambda: not living(program), "the end of the tree", BOUND_SECS)
-    finally:
-        client.stop_channels()
-        if manager.is_alive():
-            manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
+    tests = [os.path.dirname(CHILD), os.path.dirname(__file__)]
+    script = KERNEL.format(tests=tests[0], program=program, ending=ending)
+    script = script.replace("import sys, warnings", f"import sys, warnings; sys.path[:0] = {tests!r}")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "gone\n", done.stderr
