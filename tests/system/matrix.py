@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import procpool
-from conftest import CHILD, fork, on
+from conftest import CHILD, fork, on, until
 
 FORKS = 20_000  # the cap on births in one run
 
@@ -60,19 +60,21 @@ def living(program: str) -> list[int]:
     return found
 
 
-def by_procpool(argv, ups, grace):
+def by_procpool(argv, ups, grace, started):
     with procpool.ProcessManager() as manager:
         process = manager.spawn("a", argv)
         for _ in range(ups):
             process.expect("up", 10)
+        started()
         ended = process.kill(grace=grace)
         assert ended.survivors == (), ended
 
 
-def by_popen(argv, ups, grace, how="kill"):
+def by_popen(argv, ups, grace, started, how="kill"):
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True)
     for _ in range(ups):
         process.stdout.readline()
+    started()
     if how == "kill":
         process.kill()
     elif how == "killpg":
@@ -107,8 +109,16 @@ def main() -> None:
         notes = folder / f"notes{number}"
         notes.touch()
         steps, ups, grace = cases(notes)[case]
-        WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace)
+
+        def started(notes=notes, noting=case.startswith(("spawner", "hopper"))):
+            if noting:
+                until(lambda: notes.stat().st_size >= 5, "a few births")
+
+        WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace, started)
         survivors = living(str(program))
+        deadline = time.monotonic() + 0.5
+        while survivors and way != "procpool" and time.monotonic() < deadline:
+            survivors = living(str(program))  # the others do not claim to have waited for the end
         before = notes.stat().st_size
         if notes.stat().st_size:
             time.sleep(0.2 if rounds > 1 else 1.0)  # the claim is about time: nothing is born any more

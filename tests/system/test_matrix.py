@@ -44,3 +44,38 @@ def test_p01_no_member_survives(case, rounds, tmp_path):
     done = run_in_namespace(str(HERE / "matrix.py"), "procpool", case, str(rounds), str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0] * rounds
+
+
+PAGE = HERE.parents[1] / "docs" / "explanation" / "kill-matrix.md"
+INTRODUCTION = """# The kill matrix
+
+How many members of a tree are alive, or still being born, after it was ended in one of four ways: by a witness that
+is none of them, in a pid namespace of its own. `psutil` is `kill()` for every one of `children(recursive=True)` and the
+root. Made by `PROCPOOL_WRITE_DOCS=1 python -m pytest -m stress tests/system/test_matrix.py -k docs`.
+
+"""
+
+
+def survivors(way: str, case: str, folder: Path) -> int:
+    folder.mkdir()
+    done = run_in_namespace(str(HERE / "matrix.py"), way, case, "1", str(folder))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)[0]
+
+
+@in_namespace
+@pytest.mark.stress
+@pytest.mark.timeout(600)
+def test_p02_the_kill_matrix_of_the_docs_is_true(tmp_path):
+    """Every case stands in the docs, and procpool's column is zero there and here."""
+    ways = ["Popen.kill", "killpg", "psutil", "procpool"]
+    rows = [f"| tree | {' | '.join(ways)} |", "|---" * 5 + "|"]
+    for number, case in enumerate(CASES):
+        counts = [survivors(way, case, tmp_path / f"{number}{way}") for way in ways]
+        assert counts[-1] == 0
+        rows.append(f"| {case} | {' | '.join(map(str, counts))} |")
+    if os.environ.get("PROCPOOL_WRITE_DOCS"):
+        PAGE.write_text(INTRODUCTION + "\n".join(rows) + "\n")
+    written = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
+    assert [cells[1].strip() for cells in written] == CASES
+    assert {cells[5].strip() for cells in written} == {"0"}
