@@ -27,6 +27,7 @@ from procpool.errors import (
     WriteTimeoutError,
 )
 from procpool.manager import Agent, Command, ProcessManager, Word
+from procpool.orphans import Orphan, find_orphans, sweep_orphans
 from procpool.process import Process
 from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams
 
@@ -42,6 +43,7 @@ __all__ = [
     "ManagerClosedError",
     "Match",
     "NotAuthorizedError",
+    "Orphan",
     "Output",
     "Process",
     "ProcessInfo",
@@ -53,7 +55,9 @@ __all__ = [
     "Streams",
     "TimeoutExpired",
     "WriteTimeoutError",
+    "find_orphans",
     "spawn",
+    "sweep_orphans",
 ]
 
 _lock = threading.Lock()  # guards _manager

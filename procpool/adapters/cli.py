@@ -1,4 +1,4 @@
-"""The command line: `procpool demo`."""
+"""The command line: `procpool demo`, `procpool sweep`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,26 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--version", action="version", version=f"procpool {procpool.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="watch a REPL answer, a web server come up, and a tree vanish")
-    parser.parse_args(arguments)
+    sweep = commands.add_parser("sweep", help="end what dead owners left behind")
+    sweep.add_argument("--dry-run", action="store_true", help="only say what there is")
+    options = parser.parse_args(arguments)
+    if options.command == "sweep":
+        return _sweep(dry_run=options.dry_run)
     try:
         demo()
     except (DemoFailed, procpool.ProcpoolError) as error:
         print(f"procpool: the demo failed: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sweep(*, dry_run: bool) -> int:
+    """Say which orphans there are, and end them; return 1 if some survive."""
+    found = procpool.find_orphans() if dry_run else procpool.sweep_orphans()
+    for orphan in found:
+        print(f"{orphan.pid:7}  of dead owner {orphan.owner_pid}  {orphan.command}")
+    print(f"{len(found)} found" if dry_run else f"{len(found)} swept")
+    return 0 if dry_run or not procpool.find_orphans() else 1
 
 
 def demo() -> None:

@@ -166,7 +166,7 @@ def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
     """
     living: dict[Tree, list[Entry]] = {}
     unproven = list(trees)
-    for _ in range(QUIET_PASSES):
+    for _ in range(QUIET_PASSES if unproven else 0):
         before = system.fork_count()
         living.update(survey(unproven, system, before))
         unproven = [tree for tree in unproven if tree not in living]

@@ -110,8 +110,8 @@ def main() -> None:
         notes.touch()
         steps, ups, grace = cases(notes)[case]
 
-        def started(notes=notes, noting=case.startswith(("spawner", "hopper"))):
-            if noting:
+        def started(notes=notes):
+            if case.startswith(("spawner", "hopper")):
                 until(lambda: notes.stat().st_size >= 5, "a few births")
 
         WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace, started)
