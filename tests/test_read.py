@@ -30,7 +30,6 @@ def test_p18_what_was_written_before_the_exit_is_readable_after_wait(manager, ti
         process = manager.spawn("a", "echo", [str(number)])
         assert process.wait(10) == 0
         assert process.read().stdout == [str(number)]
-        process.kill()
 
 
 def test_p18_a_full_pipe_at_the_exit_is_read_to_its_end(spawn):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -50,7 +53,7 @@ def launch(
             ours.append(our_err)
             theirs.append(child_err)
         popen = subprocess.Popen(
-            argv,
+            _with_sigint(argv, env),
             bufsize=0,
             stdin=child_in,
             stdout=child_out,
@@ -78,6 +81,21 @@ def launch(
         our_out,
         None if merge_stderr else our_err,
     )
+
+
+def _with_sigint(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
+    """Give the child SIGINT at its default where we ignore it, as a host does that a script started with `&`.
+
+    No shell can restore an ignored signal, and `restore_signals` leaves SIGINT out; coreutils' `env` does it, with the
+    same pid. What cannot be found is left to Popen, for its error.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or not sys.platform.startswith("linux"):
+        return argv
+    command = shutil.which(argv[0], path=env.get("PATH"))
+    helper = shutil.which("env")
+    if command is None or helper is None or "=" in argv[0]:
+        return argv
+    return [helper, "--default-signal=INT", *argv]
 
 
 def start_error(command: str, cwd: Optional[str], error: OSError) -> StartError:
