@@ -119,6 +119,13 @@ class Pool:
 
         Raises LimitExceededError, ManagerClosedError, StartError.
         """
+        if os.name != "posix":
+            raise StartError(
+                f"Failed to start process: procpool needs a POSIX system, and this is {sys.platform}",
+                "process groups, sessions and signals, by which trees are ended, are not there; WSL has them",
+                command="",
+                errno=None,
+            )
         self._reserve(agent_id)
         child: Optional[Child] = None
         token = ""
@@ -186,6 +193,7 @@ class Pool:
 
     def _undo(self, child: Child) -> None:
         """End a process that the reader does not know yet."""
+        self._tell_guardian("drop", child.tree.token.decode())
         tree.end([child.tree], self.system, grace=0.0, pause=time.sleep)
         child.abandon()
 

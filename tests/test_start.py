@@ -314,6 +314,23 @@ def test_p37_a_living_descendant_holds_the_slot(tmp_path):
         manager.start("a", "true")
 
 
+def test_where_there_is_no_posix_the_import_works_and_a_start_says_why():
+    """On Windows a program can be imported, and told."""
+    script = """
+import sys
+sys.modules["fcntl"] = sys.modules["termios"] = None
+import os, procpool
+os.name = "nt"
+try:
+    procpool.spawn("x")
+except procpool.StartError as error:
+    print(str(error).splitlines()[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=15)
+    assert done.stdout == f"Failed to start process: procpool needs a POSIX system, and this is {sys.platform}\n"
+    assert done.returncode == 0, done.stderr
+
+
 def test_authorize_refuses():
     """The hook sees the whole command, and its answer counts before anything is started."""
     asked = []

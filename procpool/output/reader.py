@@ -6,11 +6,9 @@ It runs no user code and does no logging: nothing here may block but `select`.
 from __future__ import annotations
 
 import array
-import fcntl
 import os
 import selectors
 import signal
-import termios
 import threading
 from collections import deque
 from typing import Any, Callable, Optional, Protocol
@@ -75,6 +73,9 @@ class Channel:
 
     def unread(self) -> int:
         """Return how many bytes lie in the pipe."""
+        import fcntl  # here, so that the package can be imported where there is none
+        import termios
+
         answer = array.array("i", [0])
         fcntl.ioctl(self.fd, termios.FIONREAD, answer)
         return answer[0]

@@ -101,8 +101,10 @@ class Guardian:
 
     def dismiss(self) -> None:
         """Let the helper go: there is nothing left to guard."""
-        self.tell("bye")
-        self._close()
+        if self.tell("bye"):
+            self._close()
+        else:
+            self.discard()
 
     def discard(self) -> None:
         """End a helper that is gone or does not answer; it must not take our closing the socket for our death."""
