@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from procpool.process import seconds
 from procpool.system import linux, tree
@@ -36,8 +37,7 @@ def find_orphans() -> list[Orphan]:
     its pid and start time.  The caller, its ancestors, and the trees that these are in are left out.
 
     >>> from procpool import find_orphans
-    >>> for orphan in find_orphans():
-    ...     print(orphan.pid, orphan.command)
+    >>> pids = [orphan.pid for orphan in find_orphans()]
     """
     ours = _marks_of_caller()
     dead: dict[bytes, bool] = {}
@@ -54,18 +54,23 @@ def find_orphans() -> list[Orphan]:
     return found
 
 
-def sweep_orphans(*, grace: float = 3.0) -> list[Orphan]:
+def sweep_orphans(orphans: Optional[Iterable[Orphan]] = None, *, grace: float = 3.0) -> list[Orphan]:
     """End the trees of dead owners, as `Process.kill` would; return who was found.
 
-    Waits until nobody of them is alive, `grace` + 2 s at the most; whoever survives is found again.
+    With `orphans` only the trees of these are ended, if they are still orphans. Waits until nobody of them is alive,
+    `grace` + 2 s at the most; whoever survives is found again.
 
-    >>> from procpool import sweep_orphans
-    >>> swept = sweep_orphans(grace=1.0)
+    >>> from procpool import find_orphans, sweep_orphans
+    >>> of_one_owner = [orphan for orphan in find_orphans() if orphan.owner_pid == 12345]
+    >>> swept = sweep_orphans(of_one_owner, grace=1.0)
     """
     limit = seconds("grace", grace)
     if limit is None:
         raise ValueError("grace must be finite")
     found = find_orphans()
+    if orphans is not None:
+        wanted = set(orphans)
+        found = [orphan for orphan in found if orphan in wanted]
     trees = [tree.Tree(-1, mark, None) for mark in sorted({orphan.mark for orphan in found})]
     tree.end(trees, linux, grace=limit, pause=time.sleep)
     return found
