@@ -79,3 +79,59 @@ def test_p02_the_kill_matrix_of_the_docs_is_true(tmp_path):
     written = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
     assert [cells[1].strip() for cells in written] == CASES
     assert {cells[5].strip() for cells in written} == {"0"}
+
+
+REUSE = """
+import os, signal, subprocess, sys, time
+import procpool
+from procpool.system import linux, portable
+
+def give(pid):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(pid - 1))
+    innocent = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    assert innocent.pid == pid, (innocent.pid, pid)
+    return innocent
+
+with procpool.ProcessManager(guardian=False) as manager:
+    for _ in range(5):
+        process = manager.spawn("a", "true")
+        process.wait(5)
+        while not process._child.empty:
+            time.sleep(0.001)
+        innocent = give(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.interrupt()
+        process.terminate()
+        process.kill(grace=0.1)
+        assert innocent.poll() is None
+        entry = linux.look(innocent.pid)
+        for system in (linux, portable):
+            assert not system.send(system.look(innocent.pid)._replace(start=0.0), signal.SIGKILL)
+        assert innocent.poll() is None
+        innocent.kill()
+        innocent.wait()
+    # A root that exited stays a zombie while its tree lives: its pid, group and session cannot be given away.
+    process = manager.spawn("a", ["sh", "-c", "sleep 60 & echo up"])
+    process.expect("up", 5)
+    process.wait(5)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(process.pid - 1))
+    innocent = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    assert innocent.pid != process.pid
+    assert process.kill().survivors == ()
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+print("nobody was hit")
+"""
+
+
+@in_namespace
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may choose the next pid (ns_last_pid)")
+@pytest.mark.parametrize("half", ["linux", "portable"])
+def test_p06_no_reuse_of_a_number_redirects_a_signal(half, monkeypatch):
+    """The pid of a process that is gone is given to somebody else, and then every verb is called."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", half)
+    done = run_in_namespace("-c", REUSE)
+    assert done.stdout == "nobody was hit\n", done.stderr
