@@ -52,10 +52,18 @@ def our_children() -> set[psutil.Process]:
 def guardians(owner: int) -> list[psutil.Process]:
     """Return the helpers that guard a process."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if len(words) > 5 and words[3].endswith("guardian.py") and words[5] == str(owner) and is_alive(process.pid):
-            found.append(process)
+    for name in os.listdir("/proc"):
+        try:
+            words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0") if name.isdecimal() else []
+            if (
+                len(words) > 5
+                and words[3].endswith(b"guardian.py")
+                and words[5] == b"%d" % owner
+                and is_alive(int(name))
+            ):
+                found.append(psutil.Process(int(name)))
+        except (OSError, psutil.NoSuchProcess):
+            pass  # it went meanwhile
     return found
 
 

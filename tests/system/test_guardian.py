@@ -189,9 +189,9 @@ finally:
     "ending",
     [
         "manager.restart_kernel(now=False)",
-        "manager.restart_kernel(now=True)",
-        "manager.shutdown_kernel(now=False)",
         "manager.shutdown_kernel(now=True)",
+        pytest.param("manager.restart_kernel(now=True)", marks=pytest.mark.stress),
+        pytest.param("manager.shutdown_kernel(now=False)", marks=pytest.mark.stress),
     ],
 )
 def test_p11_a_kernel_that_ends_takes_its_trees_along(ending, tmp_path):

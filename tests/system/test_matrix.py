@@ -37,7 +37,7 @@ def run_in_namespace(*words: str, timeout: float = 60) -> subprocess.CompletedPr
 
 @in_namespace
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.stress)])
 @pytest.mark.parametrize("case", CASES)
 def test_p01_no_member_survives(case, rounds, tmp_path):
     """On Linux: daemons, spawners and hoppers included; nothing is born any more, either."""
