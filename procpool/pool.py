@@ -265,9 +265,10 @@ class Pool:
             guardian.discard()
             me = self.system.look(os.getpid())
             guardian.start(0.0 if me is None else me.start)
-            for child in self.all():
-                if not child.empty:
-                    guardian.tell("add", child.tree.token.decode(), child.pid)
+        # Only now, so that no start falls between: one that told the old guardian is in the registry, or tells the new.
+        for child in self.all():
+            if not child.empty:
+                self._tell_guardian("add", child.tree.token.decode(), child.pid)
 
     def _dismiss_guardian(self) -> None:
         with self._guardian_lock:

@@ -171,7 +171,7 @@ def main(words: list[str]) -> None:
                 elif verb == "add":
                     token, root = rest[0], int(rest[1])
                     entry = linux.look(root)
-                    if entry is not None:
+                    if entry is not None and entry.parent == owner:  # else it is gone, and its pid somebody else's
                         roots[token] = tree.Tree(root, token, None, entry.start)
                 elif verb == "drop":
                     roots.pop(rest[0], None)
