@@ -265,7 +265,7 @@ class Pool:
             guardian.discard()
             me = self.system.look(os.getpid())
             guardian.start(0.0 if me is None else me.start)
-        # Only now, so that no start falls between: one that told the old guardian is in the registry, or tells the new.
+        # Only now, so that a start tells the new one, or is in the registry, or, between the two, bears our mark.
         for child in self.all():
             if not child.empty:
                 self._tell_guardian("add", child.tree.token.decode(), child.pid)
