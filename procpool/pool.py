@@ -148,7 +148,9 @@ class Pool:
                 self._started += 1
                 child.id = f"{self._prefix}{self._started}"
                 self.children[child.id] = child
-            if self.max_age_secs is not None or self.idle_secs is not None:
+            # 1 the reader publishes the exit of a quick process and wakes the housekeeper; 2 that finds no such process
+            # and sleeps; 3 we register it. Whoever comes last, we or the reader, has to wake it.
+            if child.exited or self.max_age_secs is not None or self.idle_secs is not None:
                 self.housekeeper.wake()
         except BaseException as error:
             if token and child is None and not isinstance(error, Exception):

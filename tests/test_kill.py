@@ -158,6 +158,13 @@ def test_p07_no_zombie_is_left_and_nobody_needs_to_wait(manager):
     assert not zombies()
 
 
+def test_p07_quick_processes_are_reaped_whoever_is_first(manager):
+    """The exit may be published before the process is registered: nobody may miss it."""
+    for _ in range(100):
+        manager.spawn("a", "true").wait(5)
+        until(lambda: manager._pool._total == 0, "an empty tree", 5)
+
+
 def test_p07_a_zombie_counts_as_dead(spawn):
     """A member that its parent never reaps does not hold a kill up."""
     process = spawn(fork("exit:0"), fork("pid:child", fork("exit:0"), "wait"), "pid:root", "wait")
