@@ -316,7 +316,7 @@ def test_kill_forgets_and_the_object_still_answers(spawn, manager):
 def test_terminate_asks_the_whole_tree_and_forgets_nothing(spawn, manager):
     """The process stays listed, with how it ended."""
     process = spawn(
-        fork(on("SIGTERM", "out:child bye\\n"), "wait"),
+        fork(on("SIGTERM", "out:child bye\\n", "exit:0"), "wait"),
         on("SIGTERM", "out:root bye\\n", "exit:0"),
         "out:ready\\n",
         "wait",
