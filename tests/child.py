@@ -153,7 +153,7 @@ def spawner(path):
     for _ in range(300):
         fork('["wait"]')
         note(path)
-        time.sleep(0.005)
+        time.sleep(0.005)  # the rate at which it spawns is the part that it plays
     wait("")
 
 
@@ -166,7 +166,7 @@ def hopper(argument):
         if how:
             os.setsid()
         note(path)
-        time.sleep(0.002)
+        time.sleep(0.002)  # the rate at which it hops is the part that it plays
 
 
 def note(path):

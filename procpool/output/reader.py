@@ -197,7 +197,7 @@ class Reader:
             self._selector.register(wake, selectors.EVENT_READ)
             thread = threading.Thread(target=self._run, args=(wake,), name=self._name, daemon=True)
             thread.start()
-        except BaseException:
+        except BaseException:  # no thread, or Ctrl-C: the fds must not stay behind; it is raised again
             os.close(wake)
             os.close(self._wake)
             self._wake = -1

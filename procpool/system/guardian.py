@@ -61,7 +61,7 @@ class Guardian:
                 env=env,
             )
             popen.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C included: the fd must not stay behind; it is raised again
             ours.close()
             raise
         finally:
