@@ -214,7 +214,6 @@ class Child:
         # read, written, started, signalled or waited for, and never together with another lock.
         self.guard = Guard()
         self._waiters: set[Waiter] = set()  # woken, and removed, at every change
-        self._exit_waiters: set[Waiter] = set()  # the same, when the root exits
         self.buffers = {"stdout": make_buffer()}
         if launched.stderr is not None:
             self.buffers["stderr"] = make_buffer()
@@ -309,12 +308,6 @@ class Child:
         if self._exit_source is not None:
             self.reader.unwatch(self._exit_source.fd)
             self._exit_source.close()
-        me = self.guard.check()
-        with self.guard.lock:
-            self.guard.holder = me
-            for waiter in self._exit_waiters:
-                waiter.wake()
-            self._exit_waiters.clear()
         if self._finishing:
             self.finish()
             return
@@ -348,9 +341,11 @@ class Child:
                 self.exited = True
                 self.ended_at = time.monotonic()
                 self._wake()
+                looked_after = self.ending
             if self.stdin is not None:
                 self.stdin.close()
-            self._changed()
+            if not looked_after:  # else that thread sees the exit, or wakes the housekeeper afterwards
+                self._changed()
         if self.exited and self.served and all(channel.fd < 0 for channel in self.channels):
             self.reader.owners.discard(self)
             self.served = False
@@ -504,14 +499,6 @@ class Child:
             raise ValueError(f"since is not a cursor of this process: {cursor!r}")
         return {name: Position(int(pair[0]), int(pair[1])) for name, pair in zip(self.buffers, pairs)}
 
-    def sleep_until_exit(self, waiter: Waiter) -> None:
-        """Have a waiter woken when the root exits."""
-        me = self.guard.check()
-        with self.guard.lock:
-            self.guard.holder = me
-            if not self._exit_seen:
-                self._exit_waiters.add(waiter)
-
     # The end: one thread at a time looks after the tree
 
     def claim(self, by: Optional[str] = None) -> bool:
@@ -535,6 +522,9 @@ class Child:
             self.guard.holder = me
             self.ending = False
             self._wake()
+            left_behind = self.exited and not self.empty
+        if left_behind:
+            self._changed()
 
     def wait_unclaimed(self) -> Optional[Exit]:
         """Wait until the thread that has the claim is done; return the `Exit` that it made, if any."""

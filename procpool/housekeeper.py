@@ -26,8 +26,8 @@ class Housekeeper:
         self._alarm: Optional[Future[None]] = None
         self._rung = False
 
-    def wake(self) -> None:
-        """Have the work done now. Raises RuntimeError if a thread is needed and cannot be started."""
+    def ensure(self) -> None:
+        """Have the thread run; it need not look now. Raises RuntimeError if it cannot be started."""
         with self._lock:
             self._rung = True
             if self._thread is None:
@@ -38,8 +38,11 @@ class Housekeeper:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
-            else:
-                self._ring()
+
+    def wake(self) -> None:
+        """Have the work done now. Raises RuntimeError if a thread is needed and cannot be started."""
+        self.ensure()
+        self.review()
 
     def review(self) -> None:
         """Have the thread, if there is one, look whether it is still needed."""
@@ -70,7 +73,9 @@ class Housekeeper:
                 if pause is None and not self._rung:
                     self._thread = self._alarm = None
                     return
+            if pause is None:
+                continue
             try:
-                alarm.result(None if pause is None or pause == math.inf else pause)
+                alarm.result(None if pause == math.inf else pause)
             except TimeoutError:
                 pass

@@ -247,7 +247,7 @@ class ProcessManager(ById):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
         self._pool.check()
-        if self._authorize is not None and not self._authorize(agent_id, argv, directory, environment):
+        if self._authorize is not None and not self._authorize(agent_id, argv, directory, _decoded(environment)):
             raise NotAuthorizedError(
                 f"Agent {agent_id!r} may not run {argv[0]!r}",
                 "the manager's authorize hook refused it",
@@ -259,8 +259,8 @@ class ProcessManager(ById):
             return LineBuffer(lines, size, self._max_line_bytes)
 
         def make(reader: Reader, changed: Callable[[], None], token: str, born: Optional[int]) -> Child:
-            chain = os.environ.get(MARK, "")  # of our own owners, whatever environment is given
-            environment[MARK] = f"{chain}:{token}" if chain else token
+            chain = os.environb.get(MARK, b"")  # of our own owners, whatever environment is given
+            environment[MARK] = b":".join(filter(None, (chain, token.encode())))
             launched = launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr)
             return Child(
                 launched,
@@ -364,11 +364,15 @@ class ProcessManager(ById):
 
     # Helpers
 
-    def _environ(self, env: Optional[Mapping[str, str]], extra_env: Optional[Mapping[str, str]]) -> dict[str, str]:
+    def _environ(
+        self, env: Optional[Mapping[str, str]], extra_env: Optional[Mapping[str, str]]
+    ) -> dict[bytes, bytes]:
         if env is not None:
             found = _environment("env", env)
+        elif self._env is not None:
+            found = dict(self._env)
         else:
-            found = dict(os.environ if self._env is None else self._env)
+            found = dict(os.environb) if os.supports_bytes_environ else {}
         if extra_env is not None:
             found.update(_environment("extra_env", extra_env))
         return found
@@ -497,7 +501,7 @@ def _argv(command: object, args: object) -> tuple[str, ...]:
     return tuple(words + [_word(f"args[{index}]", word) for index, word in enumerate(items)])
 
 
-def _environment(name: str, env: object) -> dict[str, str]:
+def _environment(name: str, env: object) -> dict[bytes, bytes]:
     if not isinstance(env, Mapping):
         raise TypeError(f"{name} must be a mapping of str to str, not {type(env).__name__}")
     found = {}
@@ -505,5 +509,9 @@ def _environment(name: str, env: object) -> dict[str, str]:
         _word(f"a name in {name}", key)
         if not key or "=" in key:
             raise ValueError(f"{name} has a name that is empty or holds '=': {key!r}")
-        found[os.fspath(key)] = _word(f"{name}[{key!r}]", value)
+        found[os.fsencode(key)] = os.fsencode(_word(f"{name}[{key!r}]", value))
     return found
+
+
+def _decoded(environment: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}

@@ -6,7 +6,6 @@ A guardian makes this unnecessary; it is for what was started without one, or wh
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,13 +71,13 @@ def sweep_orphans(orphans: Optional[Iterable[Orphan]] = None, *, grace: float = 
         wanted = set(orphans)
         found = [orphan for orphan in found if orphan in wanted]
     trees = [tree.Tree(-1, mark, None) for mark in sorted({orphan.mark for orphan in found})]
-    tree.end(trees, linux, grace=limit, pause=time.sleep)
+    tree.end(trees, linux, grace=limit)
     return found
 
 
 def _marks_of_caller() -> set[bytes]:
     """Return the marks of the caller and its ancestors."""
-    marks = set(os.environ.get(tree.MARK, "").encode().split(b":"))
+    marks = set(os.environb.get(tree.MARK, b"").split(b":"))
     pid = os.getpid()
     while pid > 1:
         marks.update((linux.mark(pid) or b"").split(b":"))

@@ -9,23 +9,24 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Callable, Optional
 
 from procpool import lifetime
-from procpool.child import CLOSED, Child, Waiter
+from procpool.child import CLOSED, Child
 from procpool.errors import LimitExceededError, ManagerClosedError, StartError
 from procpool.guard import Guard
 from procpool.housekeeper import Housekeeper
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit
 from procpool.system import System, linux, this_system, tree
-from procpool.system.guardian import GRACE_SECS, SH, Guardian
+from procpool.system.guardian import GRACE_SECS, SH, Guardian, request
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
 LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
+FORKS_SECS = 0.1
 PING_SECS = 0.4  # a guardian that is killed or stopped is replaced after two of these at the latest
 IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
@@ -63,6 +64,7 @@ class Pool:
         self.owner = 0  # our pid, from the first start on
         self.abandoned = False
         self._owner_mark = ""
+        self._forks: tuple[float, Optional[int]] = (-math.inf, None)  # when it was read, and what it was
         self._wants_guardian = guardian
         self._numbers = itertools.count(1)
 
@@ -134,7 +136,7 @@ class Pool:
             self._start_threads()
             entered = True
             self._post_guardian()
-            born = self.system.fork_count()
+            born = self._fork_count()
             token = f"{self._identity()}.{next(self._numbers)}"
             child = make(self.reader, self.housekeeper.wake, token, born)
             self._tell_guardian("add", token, child.pid)
@@ -166,9 +168,18 @@ class Pool:
             raise
         return child
 
+    def _fork_count(self) -> Optional[int]:
+        """Return the fork count of a moment ago: as true of what comes, and it costs as much as a tenth of a start."""
+        now = time.monotonic()
+        at, count = self._forks
+        if now - at > FORKS_SECS:
+            count = self.system.fork_count()
+            self._forks = now, count
+        return count
+
     def _start_threads(self) -> None:
         try:
-            self.housekeeper.wake()
+            self.housekeeper.ensure()
             self.reader.enter()
         except (RuntimeError, OSError) as error:
             raise StartError(
@@ -196,13 +207,13 @@ class Pool:
     def _undo(self, child: Child) -> None:
         """End a process that the reader does not know yet."""
         self._tell_guardian("drop", child.tree.token.decode())
-        tree.end([child.tree], self.system, grace=0.0, pause=time.sleep)
+        tree.end([child.tree], self.system, grace=0.0)
         child.abandon()
 
     def _undo_unknown(self, token: str, born: Optional[int]) -> None:
         """End a process that Ctrl-C left behind inside Popen: nobody knows its pid, but it bears its mark."""
         lost = tree.Tree(-1, token, born)
-        tree.end([lost], self.system, grace=0.0, pause=time.sleep)
+        tree.end([lost], self.system, grace=0.0)
         for pid in lost.pids:
             try:
                 os.waitpid(pid, 0)
@@ -248,6 +259,7 @@ class Pool:
                     errno=error.errno,
                 ) from error
             self._guardian = guardian
+        self.housekeeper.wake()  # it has something to watch now
 
     def _tell_guardian(self, *message: object) -> None:
         with self._guardian_lock:
@@ -260,7 +272,7 @@ class Pool:
             guardian = self._guardian
             if guardian is None:
                 return
-            if guardian.listen() and (guardian.answered or guardian.pid is None):
+            if guardian.listen() and not guardian.stuck:
                 guardian.answered = False
                 guardian.tell("ping")
                 return
@@ -327,7 +339,7 @@ class Pool:
             if not self._slots[agent_id]:
                 del self._slots[agent_id]
             last = not self._total
-        if last:
+        if last and self._guardian is None:  # else it looks soon anyway
             self.housekeeper.review()
 
     # Ending
@@ -370,20 +382,31 @@ class Pool:
                 return
             if not child.exited:
                 child.asked_by = "terminate"
-        tree.terminate(child.tree, self.system)
+        self._at_trees("terminate", [child.tree])
+
+    def _at_trees(self, verb: str, trees: list[tree.Tree], grace: float = 0.0) -> Collection[tree.Tree]:
+        """Do `verb`, a function of `tree`, with trees; return those that live.
+
+        In the guardian, if there is one: its GIL is free. A lone root is less work than the request.
+        """
+        if len(trees) == 1 and tree.is_lone(trees[0], self.system):
+            connection = None
+        else:
+            with self._guardian_lock:
+                connection = None if self._guardian is None else self._guardian.connect()
+        begin = time.monotonic()
+        if connection is not None:
+            living = request(connection, verb, trees, grace)
+            if living is not None:
+                return living
+        if verb == "end":
+            return tree.end(trees, self.system, grace=max(begin + grace - time.monotonic(), 0.0))
+        return {"alive": tree.alive, "terminate": tree.terminate}[verb](trees, self.system)
 
     def _end(self, children: list[Child], grace: float) -> None:
-        alive = [child for child in children if not child.empty]
+        alive = [child.tree for child in children if not child.empty]
         if alive:
-            waiter = Waiter()
-
-            def pause(secs: float) -> None:
-                deadline = time.monotonic() + secs
-                for child in alive:
-                    child.sleep_until_exit(waiter)
-                waiter.sleep(deadline)
-
-            tree.end([child.tree for child in alive], self.system, grace=grace, pause=pause)
+            self._at_trees("end", alive, grace)
         gone = [child for child in children if child.empty or not child.tree.survivors]
         for child in gone:
             child.finish_soon()
@@ -411,7 +434,7 @@ class Pool:
         mine = [child for child in children if child.exited and not child.empty and child.claim()]
         try:
             if mine:
-                living = tree.alive([child.tree for child in mine], self.system)
+                living = self._at_trees("alive", [child.tree for child in mine])
                 for child in mine:
                     if child.tree not in living:
                         self._bury(child)
@@ -506,8 +529,8 @@ class Pool:
         for by, aged in self._aged(living, now, self.max_age_secs, self.idle_secs).items():
             self.end(aged, by=by, forget=False)
         living = [child for child in living if not child.empty]
-        if not living:
-            return self._rest(now) if not self._total else math.inf
+        if not living and not self._total:
+            return self._rest(now)
         times = [look[0] for look in self._looks.values()]
         if self._guardian is not None:
             self._watch_guardian()

@@ -11,8 +11,8 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
 `fork_count() -> int or None`
     A number that grows with every process that is made on the machine.
 
-`newest_pid() -> int`
-    The pid that was given last, where there is a fork count.
+`newest_pid() -> int or None`
+    The pid that was given last, in our pid namespace.
 
 `pids() -> list[int]`
     The pids of all processes. Raises OSError when the system cannot be asked: an answer is never incomplete.
@@ -30,14 +30,18 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
 `namespace() -> int`
     A number of the pid namespace that we are in; 0 where there is no such thing.
 
-`send(entry, signal) -> bool`
-    Send a signal to exactly that process; False when it is gone. Raises PermissionError.
+`send(entry, *signals) -> bool`
+    Send signals to exactly that process; False when it is gone. Raises PermissionError.
+
+`wait(entries, seconds)`
+    Wait until all these processes have ended (they need not be children of ours), or so many seconds.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 
@@ -61,7 +65,7 @@ class System(Protocol):
     def fork_count(self) -> Optional[int]:
         """See above."""
 
-    def newest_pid(self) -> int:
+    def newest_pid(self) -> Optional[int]:
         """See above."""
 
     def pids(self) -> list[int]:
@@ -79,7 +83,10 @@ class System(Protocol):
     def namespace(self) -> int:
         """See above."""
 
-    def send(self, entry: Entry, signal: int) -> bool:
+    def send(self, entry: Entry, *signals: int) -> bool:
+        """See above."""
+
+    def wait(self, entries: Iterable[Entry], seconds: float) -> None:
         """See above."""
 
 

@@ -1,24 +1,35 @@
-"""The guardian: an interpreter of its own that ends an owner's trees when the owner dies, however it dies.
+"""The guardian: an interpreter of its own that ends an owner's trees, on request, and when the owner dies.
 
 The owner starts it before its first process, tells it each root, and keeps a socket open.  When the socket ends, or the
 owner's pidfd says so, everything that bears the owner's mark, or belongs to a root, is ended.  It is not the owner's
 child, has a session of its own, no stdio, and `/` as its directory.  Standard library only; run from this file.
+
+It has a GIL of its own, too: a look at all processes, which takes a millisecond in an idle owner, takes a second beside
+one busy Python thread there.  So the owner hands over a socket for each request, which a thread of its own serves; what
+is asked and the answer are marshalled: both ends are the same interpreter, and it costs no import.
 """
 
 from __future__ import annotations
 
+import _thread
+import marshal
 import os
 import select
 import signal
 import socket
 import sys
 import time
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from procpool.system.tree import Tree
 
 SH = "/bin/sh"
 GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes that nobody comes any more
 DEADLINE_SECS = 30.0  # for all of it, whatever happens
+STARTUP_SECS = 5.0  # how long a helper may take to say who it is
+ANSWER_SECS = 2.0  # how long an answer may take beyond the grace
 
 
 class Guardian:
@@ -33,6 +44,7 @@ class Guardian:
         self.pid: Optional[int] = None  # as it told us
         self.answered = True  # the last ping
         self._received = b""
+        self._started = 0.0
         self._socket: Optional[socket.socket] = None
 
     @property
@@ -69,7 +81,30 @@ class Guardian:
         self.pid = None
         self.answered = True
         self._received = b""
+        self._started = time.monotonic()
         self._socket = ours
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it did not answer the last ping, or never said who it is."""
+        if self.pid is None:
+            return time.monotonic() - self._started > STARTUP_SECS
+        return not self.answered
+
+    def connect(self) -> Optional[socket.socket]:
+        """Return the connection for one request; None if the helper is gone. See `request`."""
+        if self._socket is None:
+            return None
+        ours, theirs = socket.socketpair()
+        try:
+            if socket.send_fds(self._socket, [b"\n"], [theirs.fileno()]) == 1:
+                return ours
+        except OSError:
+            pass
+        finally:
+            theirs.close()
+        ours.close()
+        return None
 
     def tell(self, *message: Any) -> bool:
         """Send a message; False if the helper is gone, or does not read."""
@@ -131,6 +166,54 @@ class Guardian:
             self._socket = None
 
 
+def request(connection: socket.socket, verb: str, trees: list[Tree], grace: float) -> Optional[list[Tree]]:
+    """Have the helper do `verb` (a function of `tree`) with trees; return those that live, None without an answer.
+
+    Waits for the answer, `grace` + 2 s at the most; not at all when the helper is gone.
+    """
+    try:
+        with connection:
+            connection.settimeout(grace + ANSWER_SECS)
+            connection.sendall(marshal.dumps([verb, grace, [one.state() for one in trees]]))
+            connection.shutdown(socket.SHUT_WR)
+            answer = marshal.loads(_receive(connection))
+    except (OSError, EOFError, ValueError, TypeError):  # it is gone, or was killed before it had said all
+        return None
+    living = []
+    for one, (lives, state) in zip(trees, answer):
+        one.update(state)
+        if lives:
+            living.append(one)
+    return living
+
+
+def _receive(connection: socket.socket) -> bytes:
+    received = b""
+    while True:
+        data = connection.recv(1 << 16)
+        if not data:
+            return received
+        received += data
+
+
+def _serve(fd: int) -> None:
+    """Do what is asked for through one connection; in a thread of the helper."""
+    from procpool.system import linux, tree
+
+    with socket.socket(fileno=fd) as connection:
+        verb, grace, states = marshal.loads(_receive(connection))
+        trees = []
+        for state in states:
+            root, token, born, start = state[:4]
+            entry = linux.look(root)  # the owner has it pinned now, but may die
+            one = tree.Tree(root, token, born, start if entry is None else entry.start)
+            one.update(state)
+            trees.append(one)
+        options = {"grace": grace} if verb == "end" else {}
+        living = getattr(tree, verb)(trees, linux, **options)
+        connection.sendall(marshal.dumps([[one in living, one.state()] for one in trees]))
+
+
 def main(words: list[str]) -> None:
     """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace])`."""
     from procpool.system import linux, tree
@@ -155,15 +238,17 @@ def main(words: list[str]) -> None:
                 alive = False
                 continue
             try:
-                data = connection.recv(65536)
+                data, fds, _, _ = socket.recv_fds(connection, 65536, 64)
             except ConnectionResetError:  # it died before it had read what we said
-                data = b""
+                data, fds = b"", []
             if not data:
                 alive = False
+            for request_fd in fds:
+                _thread.start_new_thread(_serve, (request_fd,))
             received += data
             *lines, received = received.split(b"\n")
             for line in lines:
-                verb, *rest = line.decode().split(" ")
+                verb, *rest = line.decode().split(" ")  # an empty one came with a request
                 if verb == "bye":
                     return
                 if verb == "ping":
@@ -179,7 +264,7 @@ def main(words: list[str]) -> None:
     begin = quiet = time.monotonic()
     while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:
         trees = [tree.Tree(-1, mark, None), *roots.values()]
-        tree.end(trees, linux, grace=grace, pause=time.sleep)
+        tree.end(trees, linux, grace=grace)
         if any(one.pids for one in trees):
             quiet = time.monotonic()
         time.sleep(0.02)  # between two looks; there is no event to wait for

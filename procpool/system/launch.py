@@ -27,7 +27,7 @@ def launch(
     argv: Sequence[str],
     *,
     cwd: Optional[str],
-    env: Mapping[str, str],
+    env: Mapping[bytes, bytes],
     stdin: bool,
     merge_stderr: bool,
 ) -> Launched:
@@ -83,7 +83,7 @@ def launch(
     )
 
 
-def _with_sigint(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
+def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[str]:
     """Give the child SIGINT at its default where we ignore it, as a host does that a script started with `&`.
 
     No shell can restore an ignored signal, and `restore_signals` leaves SIGINT out; coreutils' `env` does it, with the
@@ -91,7 +91,7 @@ def _with_sigint(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or not sys.platform.startswith("linux"):
         return argv
-    command = shutil.which(argv[0], path=env.get("PATH"))
+    command = shutil.which(argv[0], path=os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath))))
     helper = shutil.which("env")
     if command is None or helper is None or "=" in argv[0]:
         return argv

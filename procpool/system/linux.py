@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal as _signal
+import time
+from collections.abc import Iterable
+from itertools import islice
 from typing import Callable, Optional
 
 from procpool.system import Entry, portable, returncode
 
 STAT_BYTES = 2048
+MOST_PIDFDS = 128  # a process may have few fds (ulimit -n)
 ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
 
 
@@ -120,7 +125,7 @@ def namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
 
-def send(entry: Entry, signal: int) -> bool:
+def send(entry: Entry, *signals: int) -> bool:
     """Pin the process with a pidfd, look whether it is still the same, then send."""
     if entry.pid <= 1:
         raise ValueError(f"no signal is ever sent to pid {entry.pid}")
@@ -131,12 +136,13 @@ def send(entry: Entry, signal: int) -> bool:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
-        return _send_unpinned(entry, signal)
+        return _send_unpinned(entry, signals)
     try:
         now = look(entry.pid)
         if now is None or now.start != entry.start:
             return False
-        _signal.pidfd_send_signal(fd, signal)
+        for signal in signals:
+            _signal.pidfd_send_signal(fd, signal)
     except ProcessLookupError:
         return False
     finally:
@@ -144,12 +150,41 @@ def send(entry: Entry, signal: int) -> bool:
     return True
 
 
-def _send_unpinned(entry: Entry, signal: int) -> bool:
+def wait(entries: Iterable[Entry], seconds: float) -> None:
+    """Poll pidfds: each can be read as soon as its process has ended. Of very many, the first are waited for."""
+    deadline = time.monotonic() + seconds
+    fds: list[int] = []
+    ends = select.poll()
+    try:
+        for entry in islice(entries, MOST_PIDFDS):
+            try:
+                fds.append(os.pidfd_open(entry.pid))
+            except ProcessLookupError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EPERM):
+                    raise
+                return portable.wait(entries, seconds)
+            ends.register(fds[-1], select.POLLIN)
+        living = len(fds)
+        left = seconds
+        while living and left > 0:
+            for fd, _ in ends.poll(left * 1000):
+                ends.unregister(fd)
+                living -= 1
+            left = deadline - time.monotonic()
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _send_unpinned(entry: Entry, signals: tuple[int, ...]) -> bool:
     now = look(entry.pid)
     if now is None or now.start != entry.start:
         return False
     try:
-        os.kill(entry.pid, signal)
+        for signal in signals:
+            os.kill(entry.pid, signal)
     except ProcessLookupError:
         return False
     return True

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import signal as _signal
 import threading
+import time
+from collections.abc import Iterable
 from typing import Callable, Optional
 
 from procpool.system import Entry, returncode
+
+FIRST_PAUSE_SECS = 0.001
+LONGEST_PAUSE_SECS = 0.05
 
 
 def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> None:
@@ -31,9 +36,8 @@ def fork_count() -> None:
     """There is no such number that all systems have."""
 
 
-def newest_pid() -> int:
-    """Nor this one; nobody asks for it without the other."""
-    raise NotImplementedError
+def newest_pid() -> None:
+    """Nor this one."""
 
 
 def pids() -> list[int]:
@@ -74,7 +78,7 @@ def namespace() -> int:
     return 0
 
 
-def send(entry: Entry, signal: int) -> bool:
+def send(entry: Entry, *signals: int) -> bool:
     """Look at the start time once more, then send: psutil refuses a pid that was used again."""
     import psutil
 
@@ -84,9 +88,29 @@ def send(entry: Entry, signal: int) -> bool:
         process = psutil.Process(entry.pid)
         if process.create_time() != entry.start:
             return False
-        process.send_signal(_signal.Signals(signal))
+        for signal in signals:
+            process.send_signal(_signal.Signals(signal))
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied as error:
         raise PermissionError(str(error)) from None
     return True
+
+
+def wait(entries: Iterable[Entry], seconds: float) -> None:
+    """Look again and again: not every system tells when somebody else's child has ended."""
+    deadline = time.monotonic() + seconds
+    delay = FIRST_PAUSE_SECS
+    living = list(entries)
+    while living:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(delay, left))
+        delay = min(delay * 2, LONGEST_PAUSE_SECS)
+        living = [entry for entry in living if _is_alive(entry)]
+
+
+def _is_alive(entry: Entry) -> bool:
+    now = look(entry.pid)
+    return now is not None and now.start == entry.start and not now.dead

@@ -6,14 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from procpool.system import Entry, System
 
-MARK = "PROCPOOL_ID"
+MARK = b"PROCPOOL_ID"
 FREEZE_SECS = 1.5  # how long members are stopped, killed and looked for after the grace; P8 allows 2 s
-FIRST_PAUSE_SECS = 0.001
-LONGEST_PAUSE_SECS = 0.05
+AGAIN_SECS = 0.02  # how often SIGKILL is sent again to those who do not end of it
 QUIET_PASSES = 4  # where the machine never stops making processes, so many passes without a new member are believed
 FEW_PIDS = 64  # so many numbers are looked at one by one rather than listing all processes
 WRAP = 16_384  # after so many births pids may have started again at the bottom (the smallest pid_max is 32768)
@@ -44,6 +43,24 @@ class Tree:
         self.pids: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
         self.escalated = False
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the root is known, and an unreaped child of ours."""
+        return self.root > 0 and not self.start
+
+    def state(self) -> list[Any]:
+        """Return everything, for another interpreter."""
+        return [
+            self.root, self.token.decode(), self.born, self.start,
+            list(self.seen.items()), self.pids, self.survivors, self.escalated,
+        ]  # fmt: skip
+
+    def update(self, state: list[Any]) -> None:
+        """Take over what another interpreter found."""
+        *_, seen, pids, survivors, self.escalated = state
+        self.seen = dict(seen)
+        self.pids, self.survivors = tuple(pids), tuple(survivors)
 
 
 def survey(
@@ -113,7 +130,7 @@ def _candidates(trees: list[Tree], system: System, forks: Optional[int]) -> tupl
         return known, False
     newest = system.newest_pid()
     oldest = min(tree.root for tree in trees)
-    if births > WRAP or newest < oldest:
+    if newest is None or births > WRAP or newest < oldest:
         return system.pids(), True
     if newest - oldest <= FEW_PIDS:
         return known.union(range(oldest, newest + 1)), False
@@ -166,6 +183,11 @@ def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
     """
     living: dict[Tree, list[Entry]] = {}
     unproven = list(trees)
+    if len(unproven) == 1 and unproven[0].pinned:
+        root = system.look(unproven[0].root)
+        if is_lone(unproven[0], system):
+            unproven[0].seen = {} if root is None else {root.pid: root.start}
+            return {} if root is None or root.dead else {unproven[0]: [root]}
     for _ in range(QUIET_PASSES if unproven else 0):
         before = system.fork_count()
         living.update(survey(unproven, system, before))
@@ -175,11 +197,19 @@ def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
     return living
 
 
-def end(trees: Iterable[Tree], system: System, *, grace: float, pause: Callable[[float], None]) -> None:
+def is_lone(tree: Tree, system: System) -> bool:
+    """Say whether it is proven at once that no process was made since the root, and so none by it.
+
+    The pid that was given last is the root's: as long as that is pinned the numbers cannot have come round to it.
+    """
+    return tree.pinned and system.newest_pid() == tree.root
+
+
+def end(trees: Iterable[Tree], system: System, *, grace: float) -> dict[Tree, list[Entry]]:
     """End trees: TERM and CONT to all, up to `grace` seconds for all to end, then STOP and KILL; verify.
 
-    `pause(seconds)` waits, and returns early when a root may have ended. Ends within `grace` + 2 s; afterwards
-    each tree knows its `pids`, its `survivors` and whether it `escalated`.
+    Ends within `grace` + 2 s; afterwards each tree knows its `pids`, its `survivors` and whether it `escalated`.
+    Returns the survivors of each tree that has any.
     """
     trees = list(trees)
     for tree in trees:
@@ -188,22 +218,22 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, pause: Callable[
     deadline = time.monotonic() + grace
     living = alive(trees, system)
     _note(living)
-    _send(living, system, signal.SIGTERM)
-    _send(living, system, signal.SIGCONT)
-    living = _until(deadline, living, system, pause)
+    _send(living, system, signal.SIGTERM, signal.SIGCONT)
+    living = _until(deadline, living, system)
     if living:
         for tree in living:
             tree.escalated = True
-        living = _kill(living, system, pause)
+        living = _kill(living, system)
     for tree, members in living.items():
         tree.survivors = tuple(sorted(entry.pid for entry in members))
+    return living
 
 
-def terminate(one: Tree, system: System) -> None:
-    """Send TERM, then CONT, to all members of a tree."""
-    living = alive([one], system)
-    _send(living, system, signal.SIGTERM)
-    _send(living, system, signal.SIGCONT)
+def terminate(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
+    """Send TERM, then CONT, to all members of trees; return them."""
+    living = alive(trees, system)
+    _send(living, system, signal.SIGTERM, signal.SIGCONT)
+    return living
 
 
 def _note(living: dict[Tree, list[Entry]]) -> None:
@@ -211,15 +241,15 @@ def _note(living: dict[Tree, list[Entry]]) -> None:
         tree.pids = tuple(sorted({*tree.pids, *(entry.pid for entry in members)}))
 
 
-def _send(living: dict[Tree, list[Entry]], system: System, number: int) -> None:
+def _send(living: dict[Tree, list[Entry]], system: System, *numbers: int) -> None:
     for members in living.values():
         for entry in members:
-            _strike(entry, system, number)
+            _strike(entry, system, *numbers)
 
 
-def _strike(entry: Entry, system: System, number: int) -> None:
+def _strike(entry: Entry, system: System, *numbers: int) -> None:
     try:
-        system.send(entry, number)
+        system.send(entry, *numbers)
     except PermissionError:
         pass  # another uid: it will be named as a survivor
 
@@ -228,16 +258,14 @@ def _until(
     deadline: float,
     living: dict[Tree, list[Entry]],
     system: System,
-    pause: Callable[[float], None],
     number: Optional[int] = None,
 ) -> dict[Tree, list[Entry]]:
     """Look again until nobody lives or the time is over; send `number` each time. Look at least once."""
-    delay = FIRST_PAUSE_SECS
     while living:
         left = deadline - time.monotonic()
         if left > 0:
-            pause(min(delay, left))
-            delay = min(delay * 2, LONGEST_PAUSE_SECS)
+            everybody = [entry for members in living.values() for entry in members]
+            system.wait(everybody, left if number is None else min(left, AGAIN_SECS))
         living = alive(living, system)
         _note(living)
         if number is not None:
@@ -247,7 +275,7 @@ def _until(
     return living
 
 
-def _kill(living: dict[Tree, list[Entry]], system: System, pause: Callable[[float], None]) -> dict[Tree, list[Entry]]:
+def _kill(living: dict[Tree, list[Entry]], system: System) -> dict[Tree, list[Entry]]:
     """Stop everybody, so that nobody is born any more, then kill; what was stopped is killed on every way out."""
     deadline = time.monotonic() + FREEZE_SECS
     trees = list(living)
@@ -272,4 +300,4 @@ def _kill(living: dict[Tree, list[Entry]], system: System, pause: Callable[[floa
     finally:
         for entry in stopped.values():
             _strike(entry, system, signal.SIGKILL)
-    return _until(deadline, living, system, pause, signal.SIGKILL)
+    return _until(deadline, living, system, signal.SIGKILL)
