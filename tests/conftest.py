@@ -86,6 +86,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def pytest_collection_finish():
+    # A collection after each test would go through all of pytest and hypothesis each time.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """Every test leaves as many threads, fds and children as it found."""
