@@ -17,11 +17,12 @@ from procpool.output.buffer import Decoding, LineBuffer, Position, Span
 from procpool.output.reader import Channel, Reader
 from procpool.snapshot import Exit, Output, ProcessInfo, Streams
 from procpool.system import returncode
-from procpool.system.launch import Launched
+from procpool.system.launch import Launch
 from procpool.system.tree import Tree
 
 T = TypeVar("T")
 Positions = dict[str, Position]
+Claim = list["Child"]  # the children that one call looks after
 
 CLOSED = "The process manager is closed"
 
@@ -77,21 +78,22 @@ class Stdin:
     A message is written by its caller, or, when the pipe is full, by the reader thread in the caller's turn.
     """
 
-    __slots__ = ("fd", "_child", "_queue", "_watched", "_lock")
+    __slots__ = ("fd", "closed", "_child", "_queue", "_watched", "_lock")
 
     def __init__(self, fd: int, child: Child) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
+        self.closed = False  # or about to be
         self._child = child
         self._queue: deque[Message] = deque()
-        self._watched = False
-        # The write lock: guards fd, _queue and _watched. Held across one write that cannot block, and nothing else.
+        self._watched = False  # the reader thread's own
+        # The write lock: guards fd and _queue. Held across one write that cannot block, and nothing else.
         self._lock = threading.Lock()
 
     def put(self, message: Message) -> None:
         """Write a message, or queue what the pipe has no room for."""
         with self._lock:
-            if self.fd < 0:
+            if self.closed:
                 message.closed = True
                 return
             if not self._queue:
@@ -99,9 +101,7 @@ class Stdin:
             if message.done:
                 return
             self._queue.append(message)
-            watched, self._watched = self._watched, True
-        if not watched:
-            self._child.reader.call(self._child, self._watch)
+        self._child.reader.call(self._child, self._watch)
 
     def take_back(self, message: Message) -> None:
         """Write no more of a message."""
@@ -110,17 +110,21 @@ class Stdin:
                 self._queue.remove(message)
 
     def close(self) -> None:
-        """Close it; messages that wait are not written. Waits for nobody."""
+        """Have the reader thread close it; messages that wait are not written. Waits for nobody."""
+        self.closed = True
+        if self._child.served:
+            self._child.reader.call(self._child, self.close_now)
+
+    def close_now(self) -> None:
+        """Close it, in the reader thread, or when there is none any more."""
         with self._lock:
+            self.closed = True
             while self._queue:
                 self._queue.popleft().closed = True
-            if self.fd < 0:
-                return
-            if self._watched:
-                self._child.reader.call(self._child, self._release, self.fd)
-            else:
+            if self.fd >= 0:
+                self._child.reader.unwatch(self.fd)
                 os.close(self.fd)
-            self.fd = -1
+                self.fd = -1
         self._child.wake()
 
     def ready(self) -> None:
@@ -131,7 +135,7 @@ class Stdin:
                 if not self._queue[0].done:
                     break
                 self._queue.popleft()
-            if not self._queue and self._watched and self.fd >= 0:
+            if not self._queue and self._watched:
                 self._child.reader.unwatch(self.fd)
                 self._watched = False
         self._child.wake()
@@ -141,12 +145,9 @@ class Stdin:
         self._child.fail(error)
 
     def _watch(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and not self._watched:
             self._child.reader.watch(self, writing=True)
-
-    def _release(self, fd: int) -> None:
-        self._child.reader.unwatch(fd)
-        os.close(fd)
+            self._watched = True
 
     def _write(self, message: Message) -> None:
         try:
@@ -187,13 +188,14 @@ class Child:
 
     def __init__(
         self,
-        launched: Launched,
+        launched: Launch,
         *,
         token: str,
         born: Optional[int],
         agent_id: str,
         argv: Sequence[str],
         cwd: Optional[str],
+        merge_stderr: bool,
         decoding: Decoding,
         make_buffer: Callable[[], LineBuffer],
         reader: Reader,
@@ -215,7 +217,7 @@ class Child:
         self.guard = Guard()
         self._waiters: set[Waiter] = set()  # woken, and removed, at every change
         self.buffers = {"stdout": make_buffer()}
-        if launched.stderr is not None:
+        if not merge_stderr:
             self.buffers["stderr"] = make_buffer()
         self.read_to: Positions = dict.fromkeys(self.buffers, Position())  # the default cursor
         self.searched_to: Positions = dict.fromkeys(self.buffers, Position())  # where the last expect ended
@@ -230,7 +232,7 @@ class Child:
         self.error: Optional[str] = None
         self.served = True  # by the reader thread: not before the exit is known and the streams have ended
         self.empty = False  # no member of the tree is alive, and the root is reaped
-        self.ending = False  # a thread looks after its tree; see `claim`
+        self.claimed: Optional[Claim] = None  # a thread looks after its tree; see `claim`
         self.looking = False  # and only looks, which takes a moment
         self.exit: Optional[Exit] = None  # what that thread found
         self.forgotten = False
@@ -245,10 +247,11 @@ class Child:
         self._exit_seen = False
         self._exit_source: Any = None
         self._finishing = False
-        self.channels = [Channel(launched.stdout, "stdout", self.buffers["stdout"], self, reader)]
-        if launched.stderr is not None:
-            self.channels.append(Channel(launched.stderr, "stderr", self.buffers["stderr"], self, reader))
-        self.stdin = None if launched.stdin is None else Stdin(launched.stdin, self)
+        self.channels = [
+            Channel(fd, name, buffer, self, reader) for fd, (name, buffer) in zip(launched.ours, self.buffers.items())
+        ]
+        rest = launched.ours[len(self.channels) :]
+        self.stdin = Stdin(rest[0], self) if rest else None
 
     @property
     def pid(self) -> int:
@@ -263,7 +266,9 @@ class Child:
     # The way up: in the reader thread
 
     def serve(self, exit_source: Any) -> None:
-        """Begin to serve the streams."""
+        """Begin to serve the streams; only the first call does."""
+        if self in self.reader.owners or not self.served:
+            return
         self.reader.owners.add(self)
         for channel in self.channels:
             self.reader.watch(channel)
@@ -341,16 +346,16 @@ class Child:
                 self.exited = True
                 self.ended_at = time.monotonic()
                 self._wake()
-                looked_after = self.ending
+                looked_after = self.claimed is not None
             if self.stdin is not None:
-                self.stdin.close()
+                self.stdin.close_now()
             if not looked_after:  # else that thread sees the exit, or wakes the housekeeper afterwards
                 self._changed()
         if self.exited and self.served and all(channel.fd < 0 for channel in self.channels):
             self.reader.owners.discard(self)
             self.served = False
             self.wake()
-            self.reader.leave()
+            self.reader.leave(self.tree.token)
 
     def fail(self, error: BaseException) -> None:
         """Take note that serving failed: the streams end; the process is left alone."""
@@ -480,6 +485,28 @@ class Child:
 
     # Without the lock
 
+    def pin(self, pins: dict[str, list[int]]) -> None:
+        """Keep what a searcher has not seen."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for name, pin in pins.items():
+                self.buffers[name].pin(pin)
+
+    def unpin(self, pins: dict[str, list[int]]) -> None:
+        """Keep it no longer; may come twice."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for name, pin in pins.items():
+                self.buffers[name].unpin(pin)
+        self.let_flow()
+
+    def let_flow(self) -> None:
+        """Have paused streams read on, if nobody is behind any more."""
+        if any(channel.paused for channel in self.channels) and self.served:
+            self.reader.call(self, self.resume)
+
     def render(self, view: View) -> Output:
         """Decode what a look found."""
         parts = tuple(span.part(name, self.decoding) for name, span in view.spans.items())
@@ -501,39 +528,42 @@ class Child:
 
     # The end: one thread at a time looks after the tree
 
-    def claim(self, by: Optional[str] = None) -> bool:
-        """Become the thread that looks after the tree (`by`: that ends it); False if another one does."""
+    def claim(self, claim: Claim, by: Optional[str] = None) -> bool:
+        """Become the one that looks after the tree (`by`: that ends it); False if another one does."""
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            if self.ending or self.forgotten:
+            if self.claimed is not None or self.forgotten:
                 return False
-            self.ending = True
             self.looking = by is None
             self.exit = None
             if by is not None and not self._exit_seen:
                 self.asked_by = by
+            self.claimed = claim
+            claim.append(self)
         return True
 
-    def unclaim(self) -> None:
-        """Let the next thread look after the tree."""
+    def unclaim(self, claim: Claim) -> None:
+        """Let the next one look after the tree; may come twice."""
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            self.ending = False
-            self._wake()
+            if self.claimed is not claim:
+                return
+            self._wake()  # first, so that a Ctrl-C between the two has it done again
+            self.claimed = None
             left_behind = self.exited and not self.empty
         if left_behind:
             self._changed()
 
     def wait_unclaimed(self) -> Optional[Exit]:
         """Wait until the thread that has the claim is done; return the `Exit` that it made, if any."""
-        self.wait_until(lambda: None if self.ending else True, None, closing=True)
+        self.wait_until(lambda: None if self.claimed is not None else True, None, closing=True)
         return self.exit
 
     def wait_looked(self) -> None:
         """Wait while another thread looks whether the tree is empty; not while it ends it."""
-        self.wait_until(lambda: None if self.ending and self.looking else True, None, closing=True)
+        self.wait_until(lambda: None if self.claimed is not None and self.looking else True, None, closing=True)
 
     def finish_soon(self) -> None:
         """Have the reader read what is left of a dead tree, and close its streams."""
@@ -554,14 +584,6 @@ class Child:
         with self._pin:
             if not self._reaped:
                 (os.killpg if group else os.kill)(self.pid, sig)
-
-    def abandon(self) -> None:
-        """Reap and close a process that the reader does not serve, and whose tree is gone."""
-        self.reap()
-        for channel in self.channels:
-            os.close(channel.fd)
-        if self.stdin is not None:
-            os.close(self.stdin.fd)
 
     def close_calls(self) -> None:
         """Have blocked calls raise ManagerClosedError."""

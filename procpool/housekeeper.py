@@ -20,7 +20,7 @@ class Housekeeper:
     def __init__(self, work: Callable[[], Optional[float]], name: str = "procpool-housekeeper") -> None:
         self._work = work
         self._name = name
-        # Guards the rest; the thread takes itself out under it, so a `wake` is never lost.
+        # Guards the rest; the thread takes itself in and out under it, so a `wake` is never lost.
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._alarm: Optional[Future[None]] = None
@@ -35,9 +35,7 @@ class Housekeeper:
                 import concurrent.futures
 
                 concurrent.futures.Future  # noqa: B018  # the package imports its parts when they are asked for
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def wake(self) -> None:
         """Have the work done now. Raises RuntimeError if a thread is needed and cannot be started."""
@@ -46,8 +44,14 @@ class Housekeeper:
 
     def review(self) -> None:
         """Have the thread, if there is one, look whether it is still needed."""
-        with self._lock:
-            self._ring()
+        if threading.current_thread() is threading.main_thread():
+            # Ctrl-C inside `Future.set_result` can leave its lock held for ever; no other thread can be hit by it.
+            try:
+                threading.Thread(target=self._ring, name=f"{self._name}-bell", daemon=True).start()
+                return
+            except RuntimeError:
+                pass  # the limit of threads, or the interpreter ends
+        self._ring()
 
     def stop(self, timeout: float) -> None:
         """Do so, and wait up to `timeout` seconds for its end."""
@@ -57,12 +61,17 @@ class Housekeeper:
             thread.join(timeout)
 
     def _ring(self) -> None:
-        if self._alarm is not None and not self._alarm.done():
-            self._alarm.set_result(None)
+        with self._lock:
+            if self._alarm is not None and not self._alarm.done():
+                self._alarm.set_result(None)
 
     def _run(self) -> None:
         from concurrent.futures import Future, TimeoutError
 
+        with self._lock:
+            if self._thread is not None:
+                return  # an interrupted `ensure` made two of us
+            self._thread = threading.current_thread()
         while True:
             with self._lock:
                 self._rung = False

@@ -15,7 +15,7 @@ from procpool.errors import NotAuthorizedError, ProcessNotFoundError
 from procpool.output.buffer import Decoding, LineBuffer
 from procpool.output.reader import Reader
 from procpool.output.search import Pattern
-from procpool.pool import Pool
+from procpool.pool import Attempt, Pool
 from procpool.process import DEFAULT, Process, not_found, seconds, whole_number
 from procpool.snapshot import Exit, Match, Output, ProcessInfo
 from procpool.system.launch import launch
@@ -258,17 +258,18 @@ class ProcessManager(ById):
         def make_buffer() -> LineBuffer:
             return LineBuffer(lines, size, self._max_line_bytes)
 
-        def make(reader: Reader, changed: Callable[[], None], token: str, born: Optional[int]) -> Child:
+        def make(reader: Reader, changed: Callable[[], None], attempt: Attempt) -> Child:
             chain = os.environb.get(MARK, b"")  # of our own owners, whatever environment is given
-            environment[MARK] = b":".join(filter(None, (chain, token.encode())))
-            launched = launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr)
+            environment[MARK] = b":".join(filter(None, (chain, attempt.token)))
+            launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr, into=attempt.launch)
             return Child(
-                launched,
-                token=token,
-                born=born,
+                attempt.launch,
+                token=attempt.token.decode(),
+                born=attempt.born,
                 agent_id=agent_id,
                 argv=argv,
                 cwd=directory,
+                merge_stderr=merge_stderr,
                 decoding=decoding,
                 make_buffer=make_buffer,
                 reader=reader,
@@ -364,9 +365,7 @@ class ProcessManager(ById):
 
     # Helpers
 
-    def _environ(
-        self, env: Optional[Mapping[str, str]], extra_env: Optional[Mapping[str, str]]
-    ) -> dict[bytes, bytes]:
+    def _environ(self, env: Optional[Mapping[str, str]], extra_env: Optional[Mapping[str, str]]) -> dict[bytes, bytes]:
         if env is not None:
             found = _environment("env", env)
         elif self._env is not None:

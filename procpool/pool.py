@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -10,10 +11,11 @@ import threading
 import time
 import warnings
 from collections.abc import Collection, Iterable
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from procpool import lifetime
-from procpool.child import CLOSED, Child
+from procpool.child import CLOSED, Child, Claim
+from procpool.duty import Duties, Duty
 from procpool.errors import LimitExceededError, ManagerClosedError, StartError
 from procpool.guard import Guard
 from procpool.housekeeper import Housekeeper
@@ -21,6 +23,7 @@ from procpool.output.reader import Reader
 from procpool.snapshot import Exit
 from procpool.system import System, linux, this_system, tree
 from procpool.system.guardian import GRACE_SECS, SH, Guardian, request
+from procpool.system.launch import Launch, disown
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
 LAST_LOOK_SECS = 2.0  # up to this
@@ -30,8 +33,22 @@ FORKS_SECS = 0.1
 PING_SECS = 0.4  # a guardian that is killed or stopped is replaced after two of these at the latest
 IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
-# Makes a process: (reader, what wakes the housekeeper, its part of the mark, the fork count before its start)
-Make = Callable[[Reader, Callable[[], None], str, Optional[int]], Child]
+
+class Attempt:
+    """A start, as far as it has come."""
+
+    def __init__(self, agent_id: str, token: str) -> None:
+        self.agent_id = agent_id
+        self.token = token.encode()  # its part of the mark
+        self.born: Optional[int] = None  # the fork count before it
+        self.launch = Launch()
+        self.child: Optional[Child] = None
+        self.notice: Any = None  # what the reader has to watch, if anything, to see the exit
+        self.noticed = False  # somebody will see it
+
+
+# Makes a process: (reader, what wakes the housekeeper, the attempt)
+Make = Callable[[Reader, Callable[[], None], Attempt], Child]
 
 
 class Pool:
@@ -63,17 +80,17 @@ class Pool:
         self.system: System = this_system()
         self.owner = 0  # our pid, from the first start on
         self.abandoned = False
-        self._owner_mark = ""
+        self._owner_marks: dict[int, str] = {}  # of our pid, one
         self._forks: tuple[float, Optional[int]] = (-math.inf, None)  # when it was read, and what it was
         self._wants_guardian = guardian
         self._numbers = itertools.count(1)
+        self.duties = Duties(lambda: self.reader.call_unlocked(self.housekeeper.wake))
 
         # Guards the rest. Held for looks and changes only, and never together with another lock.
         self.guard = Guard()
         self.children: dict[str, Child] = {}
         self.limits: dict[str, Optional[int]] = {}  # of agents that have one of their own
-        self._slots: dict[str, int] = {}  # by agent: trees that live, and starts in flight
-        self._total = 0
+        self._slots: dict[str, set[bytes]] = {}  # by agent: the marks of living trees, and of starts in flight
         self._started = 0
         self.closed = False
 
@@ -93,6 +110,11 @@ class Pool:
                 f"it belongs to process {self.owner}, and this is process {os.getpid()}, a fork of it: "
                 "make a manager of your own here",
             )
+
+    @property
+    def total(self) -> int:
+        """How many slots are taken."""
+        return sum(map(len, self._slots.values()))
 
     @property
     def stale(self) -> bool:
@@ -121,6 +143,7 @@ class Pool:
 
         Raises LimitExceededError, ManagerClosedError, StartError.
         """
+        self.check()
         if os.name != "posix":
             raise StartError(
                 f"Failed to start process: procpool needs a POSIX system, and this is {sys.platform}",
@@ -128,45 +151,61 @@ class Pool:
                 command="",
                 errno=None,
             )
-        self._reserve(agent_id)
-        child: Optional[Child] = None
-        token = ""
-        entered = served = False
+        attempt = Attempt(agent_id, f"{self._identity()}.{next(self._numbers)}")
+        duty = Duty(lambda: self._undo(attempt), self.duties)
         try:
-            self._start_threads()
-            entered = True
-            self._post_guardian()
-            born = self._fork_count()
-            token = f"{self._identity()}.{next(self._numbers)}"
-            child = make(self.reader, self.housekeeper.wake, token, born)
-            self._tell_guardian("add", token, child.pid)
-            self._serve(child)
-            served = True
-            me = self.guard.check()
-            with self.guard.lock:
-                self.guard.holder = me
-                if self.closed:
-                    raise ManagerClosedError(CLOSED, "it was closed while the process was started")
-                self._started += 1
-                child.id = f"{self._prefix}{self._started}"
-                self.children[child.id] = child
-            # 1 the reader publishes the exit of a quick process and wakes the housekeeper; 2 that finds no such process
-            # and sleeps; 3 we register it. Whoever comes last, we or the reader, has to wake it.
-            if child.exited or self.max_age_secs is not None or self.idle_secs is not None:
-                self.housekeeper.wake()
-        except BaseException as error:
-            if token and child is None and not isinstance(error, Exception):
-                self._undo_unknown(token, born)
-            if served and child is not None:
-                self.end([child], grace=0.0, by="close")
-            else:
-                if child is not None:
-                    self._undo(child)
-                if entered:
-                    self.reader.leave()
-                self._release(agent_id)
+            child = self._start(attempt, make)
+            duty.settled = True
+        except BaseException:  # Ctrl-C included; it is raised again
+            duty.hand_over()
             raise
         return child
+
+    def _start(self, attempt: Attempt, make: Make) -> Child:
+        self._reserve(attempt)
+        self._start_threads(attempt.token)
+        self._post_guardian()
+        attempt.born = self._fork_count()
+        attempt.child = child = make(self.reader, self.housekeeper.wake, attempt)
+        self._tell_guardian("add", attempt.token.decode(), child.pid)
+        self._serve(child, attempt)
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if self.closed:
+                raise ManagerClosedError(CLOSED, "it was closed while the process was started")
+            self._started += 1
+            child.id = f"{self._prefix}{self._started}"
+            self.children[child.id] = child
+        # 1 the reader publishes the exit of a quick process and wakes the housekeeper; 2 that finds no such process
+        # and sleeps; 3 we register it. Whoever comes last, we or the reader, has to wake it.
+        if child.exited or self.max_age_secs is not None or self.idle_secs is not None:
+            self.housekeeper.wake()
+        return child
+
+    def _undo(self, attempt: Attempt) -> None:
+        """Take back a start, as far as it has come; may come twice, but not in the main thread."""
+        child = attempt.child
+        if child is not None and attempt.noticed:
+            self.reader.call(child, child.serve, attempt.notice)  # if that was not done yet
+            self.end([child], grace=0.0, by="close")
+            return
+        launch = attempt.launch
+        launch.close()  # first: it may be for lack of fds that we are here
+        if launch.popen is not None:
+            disown(launch.popen)
+            launch.pid = launch.pid or getattr(launch.popen, "pid", None) or 0
+            # Interrupted within Popen it may be that nobody knows the pid; but what runs bears its mark.
+            lost = tree.Tree(launch.pid or -1, attempt.token.decode(), attempt.born)
+            tree.end([lost], self.system, grace=0.0)
+            for pid in {launch.pid, *lost.pids} - {0}:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    pass  # it is a child of the lost one, or Popen has reaped it
+        self._tell_guardian("drop", attempt.token.decode())
+        self.reader.leave(attempt.token)
+        self._release(attempt.agent_id, attempt.token)
 
     def _fork_count(self) -> Optional[int]:
         """Return the fork count of a moment ago: as true of what comes, and it costs as much as a tenth of a start."""
@@ -177,10 +216,10 @@ class Pool:
             self._forks = now, count
         return count
 
-    def _start_threads(self) -> None:
+    def _start_threads(self, user: bytes) -> None:
         try:
             self.housekeeper.ensure()
-            self.reader.enter()
+            self.reader.enter(user)
         except (RuntimeError, OSError) as error:
             raise StartError(
                 f"Failed to start process: {error}",
@@ -189,12 +228,12 @@ class Pool:
                 errno=getattr(error, "errno", None),
             ) from error
 
-    def _serve(self, child: Child) -> None:
+    def _serve(self, child: Child, attempt: Attempt) -> None:
         def tell(code: Optional[int]) -> None:
             child.reader.call(child, child.exit_noticed, code)
 
         try:
-            source = self.system.exit_notice(child.pid, tell)
+            attempt.notice = self.system.exit_notice(child.pid, tell)
         except (RuntimeError, OSError) as error:
             raise StartError(
                 f"Failed to start process {child.argv[0]!r}: {error}",
@@ -202,31 +241,18 @@ class Pool:
                 command=child.argv[0],
                 errno=getattr(error, "errno", None),
             ) from error
-        self.reader.call(child, child.serve, source)
-
-    def _undo(self, child: Child) -> None:
-        """End a process that the reader does not know yet."""
-        self._tell_guardian("drop", child.tree.token.decode())
-        tree.end([child.tree], self.system, grace=0.0)
-        child.abandon()
-
-    def _undo_unknown(self, token: str, born: Optional[int]) -> None:
-        """End a process that Ctrl-C left behind inside Popen: nobody knows its pid, but it bears its mark."""
-        lost = tree.Tree(-1, token, born)
-        tree.end([lost], self.system, grace=0.0)
-        for pid in lost.pids:
-            try:
-                os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass  # it was a child of the lost one, or Popen has reaped it
+        attempt.noticed = True
+        self.reader.call(child, child.serve, attempt.notice)
 
     def _identity(self) -> str:
         """Return what this owner appends to the mark of each of its processes, up to the number."""
-        if not self._owner_mark:
-            me = self.system.look(os.getpid())
+        pid = os.getpid()
+        if pid not in self._owner_marks:
+            me = self.system.look(pid)
             start = 0 if me is None else int(me.start)
-            self._owner_mark = f"{self.system.namespace()}.{os.getpid()}.{start}.{os.urandom(6).hex()}"
-        return self._owner_mark
+            # Two first starts may get here together: one of their marks is taken, by both.
+            self._owner_marks.setdefault(pid, f"{self.system.namespace()}.{pid}.{start}.{os.urandom(6).hex()}")
+        return self._owner_marks[pid]
 
     # The guardian
 
@@ -290,8 +316,8 @@ class Pool:
                 self._guardian.dismiss()
                 self._guardian = None
 
-    def _reserve(self, agent_id: str) -> None:
-        self.check()
+    def _reserve(self, attempt: Attempt) -> None:
+        agent_id = attempt.agent_id
         looked = False
         while True:
             me = self.guard.check()
@@ -300,14 +326,12 @@ class Pool:
                 if self.closed:
                     raise ManagerClosedError(CLOSED)
                 limit = self.limits.get(agent_id, self._max_per_agent)
-                count = self._slots.get(agent_id, 0)
-                total = self._total
+                slots = self._slots.setdefault(agent_id, set())
+                count = len(slots)
+                total = self.total
                 mine = limit is None or count < limit
                 if mine and (self.max_total is None or total < self.max_total):
-                    self._slots[agent_id] = count + 1
-                    self._total += 1
-                    first = not self.owner
-                    self.owner = os.getpid()
+                    slots.add(attempt.token)
                     break
             if looked:
                 if mine:
@@ -327,19 +351,24 @@ class Pool:
                 )
             self._look_now(self.all())
             looked = True
-        if first:
+        if not self.owner:
             lifetime.close_at_exit(self)
+            self.owner = os.getpid()
 
-    def _release(self, agent_id: str) -> None:
+    def _release(self, agent_id: str, token: bytes) -> None:
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            self._total -= 1
-            self._slots[agent_id] -= 1
-            if not self._slots[agent_id]:
-                del self._slots[agent_id]
-            last = not self._total
+            slots = self._slots.get(agent_id, set())
+            slots.discard(token)
+            if not slots:
+                self._slots.pop(agent_id, None)
+            last = not self._slots
         if last and self._guardian is None:  # else it looks soon anyway
+            self._let_housekeeper_go()
+
+    def _let_housekeeper_go(self) -> None:
+        if not self.reader.call_if_running(self.housekeeper.review):
             self.housekeeper.review()
 
     # Ending
@@ -353,16 +382,22 @@ class Pool:
         """
         exits: dict[str, Exit] = {}
         rest = list(children)
+        secs = self.grace if grace is None else grace
         while rest:
-            mine = [child for child in rest if child.claim(by)]
+            mine: Claim = []
+            duty = Duty(functools.partial(self._go_on_ending, mine, secs, forget), self.duties)
             try:
-                self._end(mine, self.grace if grace is None else grace)
-                for child in mine:
-                    exits[child.id] = child.make_exit(forget=forget and not child.tree.survivors)
-                self._forget(child for child in mine if child.forgotten)
-            finally:
-                for child in mine:
-                    child.unclaim()
+                for child in rest:
+                    child.claim(mine, by)
+                self._end_claimed(mine, secs, forget, exits)
+                duty.settled = True
+            except Exception:  # the system could not be asked
+                _unclaim(mine)
+                duty.settled = True
+                raise
+            except BaseException:  # Ctrl-C ends the waiting: what was begun goes on; it is raised again
+                duty.hand_over(wait=False)
+                raise
             others = [child for child in rest if child not in mine]
             rest = []
             for child in others:
@@ -403,7 +438,22 @@ class Pool:
             return tree.end(trees, self.system, grace=max(begin + grace - time.monotonic(), 0.0))
         return {"alive": tree.alive, "terminate": tree.terminate}[verb](trees, self.system)
 
-    def _end(self, children: list[Child], grace: float) -> None:
+    def _go_on_ending(self, mine: Claim, grace: float, forget: bool) -> None:
+        try:
+            self._end_claimed(mine, grace, forget, {})
+        finally:
+            _unclaim(mine)
+
+    def _end_claimed(self, mine: Claim, grace: float, forget: bool, exits: dict[str, Exit]) -> None:
+        """End the trees that were claimed, and let go of the claim; may come twice."""
+        children = [child for child in mine if child.claimed is mine]
+        self._end_trees(children, grace)
+        for child in children:
+            exits[child.id] = child.make_exit(forget=forget and not child.tree.survivors)
+        self._forget(child for child in children if child.forgotten)
+        _unclaim(mine)
+
+    def _end_trees(self, children: list[Child], grace: float) -> None:
         alive = [child.tree for child in children if not child.empty]
         if alive:
             self._at_trees("end", alive, grace)
@@ -419,7 +469,7 @@ class Pool:
         if not child.empty:
             self._tell_guardian("drop", child.tree.token.decode())
             child.reap()
-            self._release(child.agent_id)
+            self._release(child.agent_id, child.tree.token)
 
     def _forget(self, children: Iterable[Child]) -> None:
         gone = list(children)
@@ -431,16 +481,23 @@ class Pool:
 
     def _look(self, children: Iterable[Child]) -> None:
         """Look whether the trees of exited roots are empty by now."""
-        mine = [child for child in children if child.exited and not child.empty and child.claim()]
+        exited = [child for child in children if child.exited and not child.empty]
+        if not exited:
+            return
+        mine: Claim = []
+        duty = Duty(functools.partial(_unclaim, mine), self.duties)
         try:
-            if mine:
-                living = self._at_trees("alive", [child.tree for child in mine])
-                for child in mine:
-                    if child.tree not in living:
-                        self._bury(child)
-        finally:
+            for child in exited:
+                child.claim(mine)
+            living = self._at_trees("alive", [child.tree for child in mine]) if mine else ()
             for child in mine:
-                child.unclaim()
+                if child.tree not in living:
+                    self._bury(child)
+            _unclaim(mine)
+            duty.settled = True
+        except BaseException:  # Ctrl-C included; it is raised again
+            duty.hand_over()
+            raise
 
     def _look_now(self, children: Iterable[Child]) -> None:
         """Look, and wait for the housekeeper, if it is looking: afterwards what is empty is known to be so."""
@@ -505,6 +562,7 @@ class Pool:
         return aged
 
     def _work(self) -> Optional[float]:
+        self.duties.finish()
         if self.abandoned:
             self.close()
             return None
@@ -529,7 +587,7 @@ class Pool:
         for by, aged in self._aged(living, now, self.max_age_secs, self.idle_secs).items():
             self.end(aged, by=by, forget=False)
         living = [child for child in living if not child.empty]
-        if not living and not self._total:
+        if not living and not self._slots and not self.duties:
             return self._rest(now)
         times = [look[0] for look in self._looks.values()]
         if self._guardian is not None:
@@ -569,3 +627,8 @@ class Pool:
             surplus = len(of_agent) - self.keep_exited
             if surplus > 0:
                 self.end(of_agent[:surplus], by="close")
+
+
+def _unclaim(mine: Claim) -> None:
+    for child in mine:
+        child.unclaim(mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal as _signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
 
 from procpool.child import Child, Message
+from procpool.duty import Duty
 from procpool.errors import (
     EndOfOutputError,
     ProcessNotFoundError,
@@ -115,11 +117,12 @@ class Process:
         if stdin is None:
             message.closed = True
         else:
-            stdin.put(message)
-            if not message.done:
-                try:
+            try:
+                stdin.put(message)
+                if not message.done:
                     child.wait_until(lambda: message.done or None, deadline)
-                finally:
+            finally:
+                if not message.done:
                     stdin.take_back(message)
         if message.closed:
             raise StdinClosedError(
@@ -366,23 +369,20 @@ class _Expect:
 
     def run(self) -> Match:
         child = self.child
-        me = child.guard.check()
-        with child.guard.lock:
-            child.guard.holder = me
-            pins = {name: child.buffers[name].pin(s.position.line) for name, s in self.searches.items()}
+        pins = {name: [s.position.line, child.buffers[name].bytes] for name, s in self.searches.items()}
+        duty = Duty(functools.partial(child.unpin, pins), self.process._pool.duties)
         try:
+            child.pin(pins)
             return self._wait(pins)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C; it is raised again
+            duty.hand_over()
+            raise
         finally:
-            me = child.guard.check()
-            with child.guard.lock:
-                child.guard.holder = me
-                for name, pin in pins.items():
-                    child.buffers[name].unpin(pin)
-            self._let_flow()
-
-    def _let_flow(self) -> None:
-        if any(channel.paused for channel in self.child.channels) and self.child.served:
-            self.child.reader.call(self.child, self.child.resume)
+            if not duty.settled:
+                child.unpin(pins)
+                duty.settled = True
 
     def _wait(self, pins: dict[str, list[int]]) -> Match:
         child = self.child
@@ -423,7 +423,7 @@ class _Expect:
                 child.guard.holder = me
                 for name, search in self.searches.items():
                     pins[name][:] = search.position.line, seen[name][0]
-            self._let_flow()
+            child.let_flow()
             if all(ended for _, ended in seen.values()):
                 self._ended()
 

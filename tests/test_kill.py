@@ -120,7 +120,7 @@ def test_p05_callers_at_once_share_one_exit(spawn):
     threads = [threading.Thread(target=lambda: exits.append(process.kill(grace=5))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    until(lambda: process._child.ending, "a kill under way")
+    until(lambda: process._child.claimed, "a kill under way")
     process.send_line()
     for thread in threads:
         thread.join(10)
@@ -162,7 +162,7 @@ def test_p07_quick_processes_are_reaped_whoever_is_first(manager):
     """The exit may be published before the process is registered: nobody may miss it."""
     for _ in range(100):
         manager.spawn("a", "true").wait(5)
-        until(lambda: manager._pool._total == 0, "an empty tree", 5)
+        until(lambda: manager._pool.total == 0, "an empty tree", 5)
 
 
 def test_p07_a_zombie_counts_as_dead(spawn):

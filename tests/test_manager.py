@@ -246,7 +246,7 @@ def test_p15_nothing_to_end_is_no_reason_to_warn():
     process = manager.start("a", "true")
     manager.wait(process)
     pool = manager._pool
-    until(lambda: pool._total == 0, "an empty tree")
+    until(lambda: pool.total == 0, "an empty tree")
     del manager
     gc.collect()
 
@@ -322,7 +322,7 @@ def test_only_the_newest_ended_ones_are_kept():
         for _ in range(4):
             ids.append(manager.start("a", "true"))
             manager.wait(ids[-1], 5)
-            until(lambda: manager._pool._total == 0, "an empty tree")
+            until(lambda: manager._pool.total == 0, "an empty tree")
         until(lambda: list(manager) == [first, *ids[2:]], "two forgotten")
 
 

@@ -201,7 +201,7 @@ def test_p35_what_cannot_be_started_says_why_and_leaves_nothing(manager, tmp_pat
     assert isinstance(error, OSError)
     assert str(error).startswith(f"Failed to start process {arguments[0]!r}: {os.strerror(number)}")
     assert manager.count() == 0
-    assert manager._pool._total == 0
+    assert manager._pool.total == 0
     manager._pool.reader.close()
     until(lambda: our_fds() <= fds, "no fd more")
 
@@ -243,7 +243,7 @@ for _ in range(3):
         manager.start("a", "true")
     except procpool.StartError as error:
         print(str(error).splitlines()[0])
-print(threading.active_count(), len(os.listdir("/proc/self/fd")) - fds, manager.count(), manager._pool._total)
+print(threading.active_count(), len(os.listdir("/proc/self/fd")) - fds, manager.count(), manager._pool.total)
 """
     if os.getuid() != 0:
         script = script.replace("os.setgid(65534); os.setuid(65534)", "")

@@ -352,17 +352,15 @@ class LineBuffer:
             return Position(self.lines)
         return Position(self.lines, len(decoding.text_so_far(b"".join(self._backlog))))
 
-    def pin(self, line: int) -> list[int]:
-        """Keep all lines from `line` on until `unpin`.
+    def pin(self, pin: list[int]) -> None:
+        """Keep all lines from a line on until `unpin`.
 
         The pin is `[line, bytes]`, to be moved by its owner: what to keep, and how many bytes were looked at.
         """
-        pin = [line, self.bytes]
         self._pins.append(pin)
-        return pin
 
     def unpin(self, pin: list[int]) -> None:
-        """Take a pin back."""
+        """Take a pin back; may come twice."""
         self._pins = [other for other in self._pins if other is not pin]
         if not self._pins and self._ring.maxlen is None:
             self._trim()

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Optional, Protocol
 
+from procpool.duty import open_pipes
 from procpool.output.buffer import LineBuffer
 
 CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
@@ -117,17 +118,18 @@ class Channel:
 class Reader:
     """One thread and its selector, started on first need and ended when nothing is left to serve.
 
-    `enter` and `leave` count the users (a start in flight is one): the thread lives while there are any, and a
-    little longer. `call` has something done in the thread; only a user may use it.
+    `enter` and `leave` note the users (a start in flight is one): the thread lives while there are any, and a
+    little longer. `call` has something done in the thread; only a user may use it. Each can be done twice.
     """
 
     def __init__(self, name: str = "procpool-reader") -> None:
         self._name = name
-        # Guards _users, _thread, _wake, _closed. Never held while anything else is locked or waited for.
+        # Guards _users, _thread (which takes itself in and out), _pipe, _closed. Never held while anything else is
+        # locked or waited for.
         self._lock = threading.Lock()
-        self._users = 0
+        self._users: set[bytes] = set()
         self._thread: Optional[threading.Thread] = None
-        self._wake = -1
+        self._pipe: list[int] = []  # what wakes the thread: its end, and ours
         self._closed = False
         self.failure: Optional[BaseException] = None
         self._calls: deque[tuple[Optional[Owner], Callable[..., None], tuple[Any, ...]]] = deque()
@@ -135,19 +137,19 @@ class Reader:
         self._sources: dict[int, Source] = {}
         self.owners: set[Owner] = set()  # who is to be told if the thread dies
 
-    def enter(self) -> None:
-        """Count a user; start the thread if there is none. Raises RuntimeError or OSError if that fails."""
+    def enter(self, user: bytes) -> None:
+        """Note a user; start the thread if there is none. Raises RuntimeError or OSError if that fails."""
         with self._lock:
             if self.failure is not None:
                 raise RuntimeError(f"the reader thread died: {self.failure!r}")
             if self._thread is None:
                 self._start()
-            self._users += 1
+            self._users.add(user)
 
-    def leave(self) -> None:
-        """Count a user less."""
+    def leave(self, user: bytes) -> None:
+        """Forget a user."""
         with self._lock:
-            self._users -= 1
+            self._users.discard(user)
             if not self._users:
                 self._poke()
 
@@ -157,6 +159,8 @@ class Reader:
             self._closed = True
             self._poke()
             thread = self._thread
+            if thread is None:  # there is a pipe only if a start was interrupted
+                self._close_pipe()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=LINGER_SECS)
 
@@ -166,15 +170,24 @@ class Reader:
         with self._lock:
             self._poke()
 
+    def call_if_running(self, function: Callable[[], None]) -> bool:
+        """Have `function()` called in the thread; False if there is none."""
+        with self._lock:
+            if self._thread is None:
+                return False
+            self._calls.append((None, function, ()))
+            self._poke()
+        return True
+
     def call_unlocked(self, function: Callable[[], None]) -> None:
         """Have `function()` called in the thread, for a finalizer, which may run inside any lock.
 
         While there are users the thread does not end, so its fd stays what it is.
         """
         self._calls.append((None, function, ()))
-        if self._users and self._wake >= 0:
+        if self._users and self._pipe:
             try:
-                os.write(self._wake, b"\0")
+                os.write(self._pipe[1], b"\0")
             except BlockingIOError:
                 pass
 
@@ -189,34 +202,41 @@ class Reader:
             self._selector.unregister(fd)
 
     def _start(self) -> None:
-        wake, self._wake = os.pipe()
+        if not self._pipe:  # else a start was interrupted
+            open_pipes(self._pipe, 1)
         try:
-            os.set_blocking(wake, False)
-            os.set_blocking(self._wake, False)
+            for fd in self._pipe:
+                os.set_blocking(fd, False)
             self._selector = selectors.DefaultSelector()
-            self._selector.register(wake, selectors.EVENT_READ)
-            thread = threading.Thread(target=self._run, args=(wake,), name=self._name, daemon=True)
-            thread.start()
-        except BaseException:  # no thread, or Ctrl-C: the fds must not stay behind; it is raised again
-            os.close(wake)
-            os.close(self._wake)
-            self._wake = -1
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except (OSError, RuntimeError):
+            self._close_pipe()
             raise
-        self._thread = thread
+
+    def _close_pipe(self) -> None:
+        fds, self._pipe = self._pipe, []
+        for fd in fds:
+            os.close(fd)
 
     def _poke(self) -> None:
         """Wake the thread. The caller holds the lock, so the fd is the one that the thread looks at."""
-        if self._wake >= 0:
+        if self._pipe:
             try:
-                os.write(self._wake, b"\0")
+                os.write(self._pipe[1], b"\0")
             except BlockingIOError:
                 pass  # it has enough reasons to wake up
 
-    def _run(self, wake: int) -> None:
+    def _run(self) -> None:
+        with self._lock:
+            if self._thread is not None or not self._pipe:
+                return  # an interrupted start made two of us, or one too late
+            self._thread = threading.current_thread()
+            wake = self._pipe[0]
         try:
+            self._selector.register(wake, selectors.EVENT_READ)
             # A child may be gone when its stdin is written to; that is an error there, not our end.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-            while self._users or not self._finished(wake, idle=False):
+            while self._users or not self._finished(idle=False):
                 idle = not self._users
                 ready = self._selector.select(LINGER_SECS if idle else None)
                 for key, _ in ready:
@@ -237,30 +257,28 @@ class Reader:
                         if owner is None:
                             raise
                         owner.fail(error)
-                if idle and not ready and self._finished(wake, idle=True):
+                if idle and not ready and self._finished(idle=True):
                     return
         except BaseException as error:  # nobody would see it: it goes to all who wait
-            self._die(wake, error)
+            self._die(error)
 
-    def _finished(self, wake: int, *, idle: bool) -> bool:
+    def _finished(self, *, idle: bool) -> bool:
         """End the thread, under the lock, if nobody needs it."""
         with self._lock:
             if self._users or self._calls or not (self._closed or idle):
                 return False
-            self._tear_down(wake)
+            self._tear_down()
             return True
 
-    def _tear_down(self, wake: int) -> None:
+    def _tear_down(self) -> None:
         self._selector.close()
-        os.close(wake)
-        os.close(self._wake)
-        self._wake = -1
+        self._close_pipe()
         self._thread = None
 
-    def _die(self, wake: int, error: BaseException) -> None:
+    def _die(self, error: BaseException) -> None:
         with self._lock:
             self.failure = error
-            self._tear_down(wake)
+            self._tear_down()
         for owner in {*self.owners, *(call[0] for call in self._calls)}:
             if owner is not None:
                 owner.fail(error)

@@ -28,6 +28,7 @@ SH = "/bin/sh"
 GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes that nobody comes any more
 DEADLINE_SECS = 30.0  # for all of it, whatever happens
+UNBEGUN_SECS = 0.5  # a dying owner's socket ends a little before it
 STARTUP_SECS = 5.0  # how long a helper may take to say who it is
 ANSWER_SECS = 2.0  # how long an answer may take beyond the grace
 
@@ -83,6 +84,7 @@ class Guardian:
         self._received = b""
         self._started = time.monotonic()
         self._socket = ours
+        self.tell("ping")  # now it begins
 
     @property
     def stuck(self) -> bool:
@@ -232,6 +234,7 @@ def main(words: list[str]) -> None:
         alive = False
     _say_pid(connection)
     received = b""
+    begun = not alive
     while alive:
         for fd, _ in watched.poll():
             if fd != connection.fileno():
@@ -245,6 +248,7 @@ def main(words: list[str]) -> None:
                 alive = False
             for request_fd in fds:
                 _thread.start_new_thread(_serve, (request_fd,))
+            begun = begun or bool(data)
             received += data
             *lines, received = received.split(b"\n")
             for line in lines:
@@ -260,6 +264,10 @@ def main(words: list[str]) -> None:
                         roots[token] = tree.Tree(root, token, None, entry.start)
                 elif verb == "drop":
                     roots.pop(rest[0], None)
+    if not begun:
+        watched.unregister(connection)
+        if not watched.poll(UNBEGUN_SECS * 1000):
+            return  # our very start was interrupted; the owner lives
     # Whoever was being started when the owner died bears the mark, but is not among the roots.
     begin = quiet = time.monotonic()
     while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:

@@ -8,19 +8,28 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional
 
+from procpool.duty import close_all, open_pipes
 from procpool.errors import CommandNotFoundError, StartError
 
 
-class Launched(NamedTuple):
-    """A process that runs, and our ends of its pipes."""
+class Launch:
+    """A start, as far as it has come: what there is to take back if it comes no further."""
 
-    pid: int
-    stdin: Optional[int]
-    stdout: int
-    stderr: Optional[int]  # None: it comes with stdout
+    def __init__(self) -> None:
+        self.fds: list[int] = []  # both ends of each pipe, until they are sorted into the next two
+        self.ours: list[int] = []  # stdout, then stderr and stdin, where there are such
+        self.theirs: Iterator[int] = iter(())  # what is still to be closed of the other ends
+        self.popen: Optional[subprocess.Popen[Any]] = None
+        self.pid = 0  # as soon as it is known
+
+    def close(self) -> None:
+        """Close all fds."""
+        for fds in (self.theirs, self.ours, self.fds):
+            close_all(iter(fds))
+        self.ours = self.fds = []
 
 
 def launch(
@@ -30,57 +39,46 @@ def launch(
     env: Mapping[bytes, bytes],
     stdin: bool,
     merge_stderr: bool,
-) -> Launched:
+    into: Launch,
+) -> None:
     """Start a process at the head of a session of its own, with nothing but fds 0, 1 and 2.
 
     No `preexec_fn`, `user` or `group`: they turn vfork into fork, which is ten times slower and unsafe beside
-    threads. Raises `StartError`; then no process and no fd is left.
+    threads. Raises `StartError`. Whatever happens, also Ctrl-C at any call, what there is is in `into`.
     """
-    ours: list[int] = []
-    theirs: list[int] = []
     try:
-        child_in = subprocess.DEVNULL
-        if stdin:
-            child_in, our_in = os.pipe()
-            theirs.append(child_in)
-            ours.append(our_in)
-        our_out, child_out = os.pipe()
-        ours.append(our_out)
-        theirs.append(child_out)
-        child_err = subprocess.STDOUT
-        if not merge_stderr:
-            our_err, child_err = os.pipe()
-            ours.append(our_err)
-            theirs.append(child_err)
-        popen = subprocess.Popen(
+        open_pipes(into.fds, 1 + (not merge_stderr) + stdin)
+        ours, theirs = into.fds[0::2], into.fds[1::2]
+        if stdin:  # the one pipe of which the child reads
+            ours[-1], theirs[-1] = theirs[-1], ours[-1]
+        closing = iter(theirs)
+        into.ours, into.theirs, into.fds = ours, closing, []
+        into.popen = popen = subprocess.Popen.__new__(subprocess.Popen)
+        popen.__init__(  # type: ignore[misc]  # so that it is known already if it is interrupted
             _with_sigint(argv, env),
             bufsize=0,
-            stdin=child_in,
-            stdout=child_out,
-            stderr=child_err,
+            stdin=theirs[-1] if stdin else subprocess.DEVNULL,
+            stdout=theirs[0],
+            stderr=subprocess.STDOUT if merge_stderr else theirs[1],
             close_fds=True,
             start_new_session=True,
             cwd=cwd,
             env=env,
         )
-    except BaseException as error:
-        for fd in ours:
-            os.close(fd)
-        if isinstance(error, OSError):
-            raise start_error(argv[0], cwd, error) from error
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
-    # From here on the child is reaped in one place, which is ours: a Popen that believes that it still has one would
-    # warn when it is dropped, and wait for the child when the next Popen is made.
+    except OSError as error:
+        raise start_error(argv[0], cwd, error) from error
+    into.pid = popen.pid
+    disown(popen)
+    close_all(into.theirs)
+
+
+def disown(popen: subprocess.Popen[Any]) -> None:
+    """Have the child reaped in one place, which is ours.
+
+    A Popen that believes that it still has one would warn when it is dropped, and wait for the child when the next
+    Popen is made.
+    """
     popen.returncode = 0
-    return Launched(
-        popen.pid,
-        ours[0] if stdin else None,
-        our_out,
-        None if merge_stderr else our_err,
-    )
 
 
 def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[str]:

@@ -8,9 +8,11 @@ import select
 import signal as _signal
 import time
 from collections.abc import Iterable
+from io import FileIO
 from itertools import islice
 from typing import Callable, Optional
 
+from procpool.duty import pidfd
 from procpool.system import Entry, portable, returncode
 
 STAT_BYTES = 2048
@@ -21,9 +23,9 @@ ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and envir
 class ExitNotice:
     """A pidfd, which the reader thread waits for: it can be read when the process has exited."""
 
-    def __init__(self, fd: int, pid: int, tell: Callable[[Optional[int]], None]) -> None:
-        self.fd = fd
-        self._pid = pid
+    def __init__(self, pid: int, tell: Callable[[Optional[int]], None]) -> None:
+        self._file = pidfd(pid)
+        self.fd = self._file.fileno()
         self._tell = tell
 
     def ready(self) -> None:
@@ -42,13 +44,13 @@ class ExitNotice:
 
     def close(self) -> None:
         """Close the pidfd."""
-        os.close(self.fd)
+        self._file.close()
 
 
 def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[ExitNotice]:
     """Watch a pidfd; a thread, where the kernel has none."""
     try:
-        return ExitNotice(os.pidfd_open(pid), pid, tell)
+        return ExitNotice(pid, tell)
     except ProcessLookupError:  # SIGCHLD is ignored, and it is gone already
         tell(None)
         return None
@@ -112,7 +114,7 @@ def mark(pid: int) -> Optional[bytes]:
 def is_process(pid: int) -> bool:
     """Say whether a number is a process's: /proc opens for the numbers of threads, too."""
     try:
-        os.close(os.pidfd_open(pid))
+        pidfd(pid).close()
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
@@ -130,7 +132,7 @@ def send(entry: Entry, *signals: int) -> bool:
     if entry.pid <= 1:
         raise ValueError(f"no signal is ever sent to pid {entry.pid}")
     try:
-        fd = os.pidfd_open(entry.pid)
+        file = pidfd(entry.pid)
     except ProcessLookupError:
         return False
     except OSError as error:
@@ -142,31 +144,31 @@ def send(entry: Entry, *signals: int) -> bool:
         if now is None or now.start != entry.start:
             return False
         for signal in signals:
-            _signal.pidfd_send_signal(fd, signal)
+            _signal.pidfd_send_signal(file.fileno(), signal)
     except ProcessLookupError:
         return False
     finally:
-        os.close(fd)
+        file.close()
     return True
 
 
 def wait(entries: Iterable[Entry], seconds: float) -> None:
     """Poll pidfds: each can be read as soon as its process has ended. Of very many, the first are waited for."""
     deadline = time.monotonic() + seconds
-    fds: list[int] = []
+    files: list[FileIO] = []
     ends = select.poll()
     try:
         for entry in islice(entries, MOST_PIDFDS):
             try:
-                fds.append(os.pidfd_open(entry.pid))
+                files.append(pidfd(entry.pid))
             except ProcessLookupError:
                 continue
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.EPERM):
                     raise
                 return portable.wait(entries, seconds)
-            ends.register(fds[-1], select.POLLIN)
-        living = len(fds)
+            ends.register(files[-1], select.POLLIN)
+        living = len(files)
         left = seconds
         while living and left > 0:
             for fd, _ in ends.poll(left * 1000):
@@ -174,8 +176,8 @@ def wait(entries: Iterable[Entry], seconds: float) -> None:
                 living -= 1
             left = deadline - time.monotonic()
     finally:
-        for fd in fds:
-            os.close(fd)
+        for file in files:
+            file.close()
 
 
 def _send_unpinned(entry: Entry, signals: tuple[int, ...]) -> bool:
@@ -191,15 +193,15 @@ def _send_unpinned(entry: Entry, signals: tuple[int, ...]) -> bool:
 
 
 def _read(path: str, size: int) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = FileIO(path)
     try:
-        data = os.read(fd, size)
+        data = file.read(size)
         if len(data) < 4096:  # the kernel gives what it has, a page at a time for some files
             return data
         parts = [data]
         while data:
-            data = os.read(fd, size)
+            data = file.read(size)
             parts.append(data)
         return b"".join(parts)
     finally:
-        os.close(fd)
+        file.close()

@@ -146,7 +146,8 @@ def test_a_pinned_line_is_kept_until_it_is_unpinned(before, after, bounds):
         buffer.append(before)
     pinned = buffer.lines
     buffer.settle()
-    pin = buffer.pin(pinned)
+    pin = [pinned, buffer.bytes]
+    buffer.pin(pin)
     for chunk in cut_up(after * 3, [9]):
         buffer.append(chunk)
         buffer.since(Position())

@@ -1,0 +1,105 @@
+"""What must be brought to an end even if Ctrl-C interrupts the thread that is at it.
+
+A KeyboardInterrupt comes at any call that the main thread makes, also between an `except` and the first step of a
+clean-up.  So whatever must not be left half done is finished by another thread, where none can reach it.  Three rules
+make that possible:
+
+- what is taken (a slot, an fd, a claim) is noted in the very step that takes it: plain assignments are not broken
+  apart (3.9 and 3.10 may do so), nor is a call into C that calls C, such as `fds.extend(map(os.dup, fds))`; an fd
+  that is needed for a moment is held by a `FileIO`, which closes it when it is dropped
+- finishing can be done twice
+- a `Duty` that nobody settled is handed over when it is dropped, at the latest
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from io import FileIO
+from typing import Callable
+
+Finish = Callable[[], None]
+
+
+class Duties:
+    """What interrupted calls left to do: by a thread made for it, or by whoever calls `finish`."""
+
+    def __init__(self, wake: Finish) -> None:
+        self._wake = wake  # has somebody call `finish`; takes no lock, for it is called by finalizers
+        self._left: deque[Finish] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def add(self, finish: Finish) -> None:
+        """Leave something to others."""
+        self._left.append(finish)
+        self._wake()
+
+    def finish(self) -> None:
+        """Do all that was left. Not in the main thread."""
+        while self._left:
+            try:
+                finish = self._left.popleft()
+            except IndexError:
+                return  # another thread took it
+            finish()
+
+
+class Duty:
+    """Something to finish. `settled` is set by whoever did it."""
+
+    __slots__ = ("_finish", "_duties", "settled")
+
+    def __init__(self, finish: Finish, duties: Duties) -> None:
+        self._finish = finish
+        self._duties = duties
+        self.settled = False
+
+    def hand_over(self, *, wait: bool = True) -> None:
+        """Have it finished where no Ctrl-C comes, and wait until it is."""
+        if threading.current_thread() is not threading.main_thread():
+            self.settled = True
+            return self._finish()
+        finish = self._finish
+        done = threading.Lock()
+        done.acquire()
+
+        def finish_and_tell() -> None:
+            try:
+                finish()
+            finally:
+                done.release()
+
+        self._duties.add(finish_and_tell)
+        self.settled = True
+        try:
+            threading.Thread(target=self._duties.finish, name="procpool-finish", daemon=True).start()
+        except RuntimeError:  # the limit of threads, or the interpreter ends
+            self._duties.finish()
+        if wait:
+            done.acquire()
+
+    def __del__(self) -> None:
+        if not self.settled:
+            self._duties.add(self._finish)
+
+
+def open_pipes(fds: list[int], count: int) -> None:
+    """Append the two fds of each of so many pipes to a list, in one step. Raises OSError."""
+    fds.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, itertools.repeat((), count))))
+
+
+def pidfd(pid: int) -> FileIO:
+    """Open a pidfd, in one step, as an object that closes it when it is dropped. Raises OSError."""
+    files: list[FileIO] = []
+    files.extend(map(FileIO, map(os.pidfd_open, (pid,))))
+    return files.pop()
+
+
+def close_all(fds: Iterator[int]) -> None:
+    """Close what an iterator of fds still has to give; none is closed twice, however often this is interrupted."""
+    deque(map(os.close, fds), maxlen=0)
