@@ -332,6 +332,18 @@ class Child:
                 channel.finish()
             self._publish()
 
+    def dismiss(self) -> None:
+        """Close what was never served: the start is taken back. An exit that is noticed later means nothing."""
+        self._exit_seen = True
+        self.served = False
+        for channel in self.channels:
+            if channel.fd >= 0:
+                os.close(channel.fd)
+                channel.fd = -1
+        if self.stdin is not None:
+            self.stdin.close_now()
+        self.wake()
+
     def resume(self) -> None:
         """Read on, where a searcher was behind."""
         for channel in self.channels:
@@ -578,6 +590,10 @@ class Child:
             info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             self.exit_noticed(None if info is None else returncode(info))
             self.finish()
+
+    def wait_dismissed(self) -> None:
+        """Wait until `dismiss` was called."""
+        self.wait_until(lambda: True if not self.served or self.reader.failure else None, None, closing=True)
 
     def send(self, sig: int, *, group: bool = False) -> None:
         """Send a signal to the root, or to the process group that it was started in; nothing once it is reaped."""

@@ -13,6 +13,7 @@ make that possible:
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import threading
@@ -77,15 +78,42 @@ class Duty:
         self._duties.add(finish_and_tell)
         self.settled = True
         try:
-            threading.Thread(target=self._duties.finish, name="procpool-finish", daemon=True).start()
+            start_thread("procpool-finish", self._duties.finish)
         except RuntimeError:  # the limit of threads, or the interpreter ends
             self._duties.finish()
         if wait:
             done.acquire()
 
     def __del__(self) -> None:
-        if not self.settled:
+        if not getattr(self, "settled", True):  # it has none if its making was interrupted
             self._duties.add(self._finish)
+
+
+def start_thread(name: str, function: Callable[..., None], *args: object) -> None:
+    """Start a daemon thread. Raises RuntimeError if there can be none.
+
+    `Thread.start` waits for the thread; Ctrl-C meanwhile can leave the lock of its Condition held for ever, on which
+    the thread then hangs. So the main thread has it called by another, and waits on a bare lock.
+    """
+    thread = threading.Thread(target=function, args=args, name=name, daemon=True)
+    if threading.current_thread() is not threading.main_thread():
+        return thread.start()
+    called = threading.Lock()
+    called.acquire()
+    errors: list[RuntimeError] = []
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            errors.append(error)
+        finally:
+            called.release()
+
+    _thread.start_new_thread(start, ())
+    called.acquire()
+    if errors:
+        raise errors[0]
 
 
 def open_pipes(fds: list[int], count: int) -> None:

@@ -6,6 +6,8 @@ import math
 import threading
 from typing import TYPE_CHECKING, Callable, Optional
 
+from procpool.duty import start_thread
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -35,7 +37,7 @@ class Housekeeper:
                 import concurrent.futures
 
                 concurrent.futures.Future  # noqa: B018  # the package imports its parts when they are asked for
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                start_thread(self._name, self._run)
 
     def wake(self) -> None:
         """Have the work done now. Raises RuntimeError if a thread is needed and cannot be started."""
@@ -47,7 +49,7 @@ class Housekeeper:
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C inside `Future.set_result` can leave its lock held for ever; no other thread can be hit by it.
             try:
-                threading.Thread(target=self._ring, name=f"{self._name}-bell", daemon=True).start()
+                start_thread(f"{self._name}-bell", self._ring)
                 return
             except RuntimeError:
                 pass  # the limit of threads, or the interpreter ends

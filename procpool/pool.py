@@ -30,6 +30,7 @@ LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
 FORKS_SECS = 0.1
+UNSEEN_SECS = 0.05
 PING_SECS = 0.4  # a guardian that is killed or stopped is replaced after two of these at the latest
 IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
@@ -191,13 +192,23 @@ class Pool:
             self.end([child], grace=0.0, by="close")
             return
         launch = attempt.launch
-        launch.close()  # first: it may be for lack of fds that we are here
+        # First the fds: it may be for lack of them that we are here.
+        if child is not None:
+            launch.ours = []
+            self.reader.call(child, child.dismiss)
+            child.wait_dismissed()
+        launch.close()
         if launch.popen is not None:
             disown(launch.popen)
             launch.pid = launch.pid or getattr(launch.popen, "pid", None) or 0
-            # Interrupted within Popen it may be that nobody knows the pid; but what runs bears its mark.
+            # Interrupted within Popen it may be that nobody knows the pid; but what runs bears its mark, though not
+            # before its exec: on 3.9, where Popen forks, that comes a while later.
             lost = tree.Tree(launch.pid or -1, attempt.token.decode(), attempt.born)
             tree.end([lost], self.system, grace=0.0)
+            deadline = time.monotonic() + UNSEEN_SECS
+            while not launch.pid and not lost.pids and time.monotonic() < deadline:
+                time.sleep(UNSEEN_SECS / 10)  # there is no event to wait for
+                tree.end([lost], self.system, grace=0.0)
             for pid in {launch.pid, *lost.pids} - {0}:
                 try:
                     os.waitpid(pid, os.WNOHANG)

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Optional, Protocol
 
-from procpool.duty import open_pipes
+from procpool.duty import open_pipes, start_thread
 from procpool.output.buffer import LineBuffer
 
 CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
@@ -208,7 +208,7 @@ class Reader:
             for fd in self._pipe:
                 os.set_blocking(fd, False)
             self._selector = selectors.DefaultSelector()
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            start_thread(self._name, self._run)
         except (OSError, RuntimeError):
             self._close_pipe()
             raise
