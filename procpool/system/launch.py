@@ -26,10 +26,15 @@ class Launch:
         self.pid = 0  # as soon as it is known
 
     def close(self) -> None:
-        """Close all fds."""
-        for fds in (self.theirs, self.ours, self.fds):
-            close_all(iter(fds))
-        self.ours = self.fds = []
+        """Close all fds. Not in the main thread; two threads may do it at once."""
+        close_all(self.theirs)
+        for fds in (self.ours, self.fds):
+            while fds:
+                try:
+                    fd = fds.pop()
+                except IndexError:
+                    break
+                os.close(fd)
 
 
 def launch(
