@@ -31,7 +31,7 @@ RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
 FORKS_SECS = 0.1
 UNSEEN_SECS = 0.05
-PING_SECS = 0.4  # a guardian that is killed or stopped is replaced after two of these at the latest
+PING_SECS = 0.3  # a guardian that is killed or stopped is replaced after two of these at the latest
 IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
 

@@ -184,7 +184,7 @@ import concurrent.futures, os, time
 import psutil
 import procpool, procpool.system.portable
 manager = procpool.ProcessManager(grace=0.2)
-process = manager.start("a", "sleep", ["5"])
+process = manager.start("a", "sleep", ["4"])
 os.setresuid(65534, 65534, 65534)
 begin = time.monotonic()
 ended = manager.kill(process)
@@ -228,6 +228,64 @@ print("untouched", threading.active_count())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=15)
     assert done.stdout == "untouched 1\n", done.stderr
+
+
+HOSTS = {
+    "SIGCHLD ignored": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "a foreign reaper": """
+def reap():
+    while True:
+        try: os.wait()
+        except ChildProcessError: time.sleep(0.0005)
+threading.Thread(target=reap, daemon=True).start()
+""",
+    "SIGPIPE at its default": "signal.signal(signal.SIGPIPE, signal.SIG_DFL)",
+    "another thread": "",
+}
+
+
+@pytest.mark.parametrize(("half", "guardian"), [("linux", True), ("linux", False), ("portable", False)])
+@pytest.mark.parametrize("host", HOSTS)
+def test_p09_p40_it_works_in_any_host(monkeypatch, half, host, guardian):
+    """Trees end, exits are seen, and a code is true or None, never a false 0."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", half)
+    script = f"""
+import os, signal, sys, threading, time
+import procpool
+def main():
+    with procpool.ProcessManager(max_per_agent=None, guardian={guardian}) as manager:
+        for number in range(6):
+            failing = manager.spawn("a", "sh", ["-c", "exit 3"])
+            assert failing.wait(10) in (3, None), failing.returncode
+            assert failing.info().ended_by == "self" and not failing.alive
+            tree = manager.spawn("a", "sh", ["-c", "sleep 50 & sleep 51 & echo up; read line; exit 4"])
+            tree.expect("up", 10)
+            if number % 2:
+                tree.send_line()
+                assert tree.wait(10) in (4, None), tree.returncode
+            try:
+                tree.close_stdin()
+                tree.write("too late")
+            except procpool.StdinClosedError:
+                pass
+            ended = tree.kill()
+            assert ended.survivors == () and ended.returncode in (4, -15, None), ended
+            assert not any(os.path.exists(f"/proc/{{pid}}/exe") for pid in ended.pids), ended.pids
+        codes.append(failing.returncode)
+codes = []
+{HOSTS[host]}
+if {host == "another thread"}:
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+else:
+    main()
+print("works", codes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=18)
+    assert done.stdout.startswith("works"), done.stderr
+    if host in ("SIGPIPE at its default", "another thread"):
+        assert done.stdout == "works [3]\n"
 
 
 def test_p09_a_host_that_ignores_sigint_does_not_pass_it_on():

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal as _signal
+import struct
 import time
 from collections.abc import Iterable
 from io import FileIO
@@ -16,6 +17,10 @@ from procpool.duty import pidfd
 from procpool.system import Entry, portable, returncode
 
 STAT_BYTES = 2048
+# From linux/pidfd.h: an ioctl on a struct that begins with a mask and, in its first version, ends with the exit status.
+PIDFD_GET_INFO = 0xC040FF0B
+PIDFD_INFO_EXIT = 1 << 3
+PIDFD_INFO_BYTES = 64
 MOST_PIDFDS = 128  # a process may have few fds (ulimit -n)
 ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
 
@@ -33,7 +38,7 @@ class ExitNotice:
         try:
             info = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:  # SIGCHLD is ignored, or a stranger reaped it
-            self._tell(None)
+            self._tell(_code_of_the_reaped(self.fd))
         else:
             if info is not None:
                 self._tell(returncode(info))
@@ -45,6 +50,20 @@ class ExitNotice:
     def close(self) -> None:
         """Close the pidfd."""
         self._file.close()
+
+
+def _code_of_the_reaped(fd: int) -> Optional[int]:
+    """Ask for the exit code of a process that was reaped already: Linux 6.15 keeps it with the pidfd."""
+    import fcntl
+
+    info = bytearray(struct.pack("Q", PIDFD_INFO_EXIT).ljust(PIDFD_INFO_BYTES, b"\0"))
+    try:
+        fcntl.ioctl(fd, PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    if not struct.unpack_from("Q", info)[0] & PIDFD_INFO_EXIT:
+        return None
+    return os.waitstatus_to_exitcode(struct.unpack_from("i", info, PIDFD_INFO_BYTES - 4)[0])
 
 
 def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[ExitNotice]:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -92,8 +93,24 @@ def by_popen(argv, ups, grace, started, how="kill"):
     process.stdout.close()
 
 
+def by_busy_procpool(*arguments):
+    """Beside a thread that computes all the time."""
+    over = threading.Event()
+
+    def spin():
+        while not over.is_set():
+            sum(range(1000))
+
+    threading.Thread(target=spin).start()
+    try:
+        by_procpool(*arguments)
+    finally:
+        over.set()
+
+
 WAYS = {
     "procpool": by_procpool,
+    "procpool, busy": by_busy_procpool,
     "Popen.kill": by_popen,
     "killpg": lambda *a: by_popen(*a, how="killpg"),
     "psutil": lambda *a: by_popen(*a, how="psutil"),
@@ -117,7 +134,7 @@ def main() -> None:
         WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace, started)
         survivors = living(str(program))
         deadline = time.monotonic() + 0.5
-        while survivors and way != "procpool" and time.monotonic() < deadline:
+        while survivors and not way.startswith("procpool") and time.monotonic() < deadline:
             survivors = living(str(program))  # the others do not claim to have waited for the end
         before = notes.stat().st_size
         if notes.stat().st_size:

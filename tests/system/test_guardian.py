@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 from matrix import living
 
 import procpool
-from conftest import CHILD, guardians, is_alive, until
+from conftest import CHILD, child, fork, guardians, is_alive, until
 
 BOUND_SECS = 3.0
 
@@ -138,23 +139,89 @@ def test_p09_the_guardian_is_no_child_of_ours_and_goes_when_it_is_not_needed():
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_p16_a_guardian_that_is_killed_or_stopped_is_replaced(number, tmp_path):
-    """Within a second; what was started before is guarded again."""
-    owner, program = start_owner(tmp_path, "time.sleep(20)")
+    """Within a second, also where there is one process only; what was started before is guarded again."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    script = f"""
+import sys, procpool
+manager = procpool.ProcessManager()
+process = manager.spawn("a", [sys.executable, "-S", "-E", {program!r}, "out:up\\n", "wait"])
+process.expect("up", 10)
+while manager._pool._guardian.pid is None: process.read(timeout=0.01)
+print("ready", flush=True)
+process.wait(30)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "ready\n"
     helper = until(lambda: guardians(owner.pid), "a guardian")[0]
-    until(lambda: len(psutil.Process(owner.pid).threads()) >= 3, "the owner's threads")
-    time.sleep(0.3)  # so long that it has said who it is: a guardian that never spoke is waited for
     begin = time.monotonic()
     os.kill(helper.pid, number)
     until(lambda: [g for g in guardians(owner.pid) if g != helper], "another one", 2)
-    assert time.monotonic() - begin < 1.5
-    assert len(living(program)) == 4
+    assert time.monotonic() - begin < 1
     until(lambda: not is_alive(helper.pid), "the end of the old one")
-    assert len(living(program)) == 4
+    assert len(living(program)) == 1
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    until(lambda: not living(program), "the end of the trees", BOUND_SECS)
+    until(lambda: not living(program), "the end of the tree", BOUND_SECS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_p08_a_guardian_that_dies_or_hangs_at_its_work_holds_up_no_kill(number, tmp_path):
+    """The owner then does the rest itself, within the same time."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    with procpool.ProcessManager() as manager:
+        process = manager.spawn("a", child(fork("ignore:SIGTERM", "out:up\\n", "wait"), "ignore:SIGTERM", "wait"))
+        process.expect("up", 10)
+        helper = until(lambda: guardians(os.getpid()), "a guardian")[0]
+        until(lambda: manager._pool._guardian.pid, "its first word")
+        begin = time.monotonic()
+        threading.Timer(0.2, os.kill, (helper.pid, number)).start()
+        ended = process.kill(grace=1)
+        assert time.monotonic() - begin < 1 + 2
+        assert ended.survivors == ()
+        assert ended.escalated
+        assert len(ended.pids) == 2
+        until(lambda: not is_alive(helper.pid), "the end of the helper", 2)
+    assert not living(program)
+
+
+def test_p17_guardian_and_owner_killed_together_leave_what_the_next_owner_sweeps(tmp_path):
+    """The one case in which a tree is left behind, and then its marks are."""
+    owner, program = start_owner(tmp_path, "time.sleep(20)")
+    assert owner.stdout.readline() == "ready\n"
+    helper = until(lambda: guardians(owner.pid), "a guardian")[0]
+    os.kill(helper.pid, signal.SIGKILL)
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert len(living(program)) == 4
+    mine = [orphan for orphan in procpool.find_orphans() if orphan.owner_pid == owner.pid]
+    assert sorted(orphan.pid for orphan in mine) == sorted(living(program))
+    procpool.sweep_orphans(mine, grace=0.2)
+    assert not living(program)
+
+
+def test_p01_a_nested_owner_s_trees_end_with_its_own_tree(tmp_path):
+    """Also its daemons, and what began a chain of marks of its own below it."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    script = f"""
+import json, sys, procpool
+argv = [sys.executable, "-S", "-E", {program!r}]
+inner = procpool.ProcessManager(guardian=False)
+process = inner.spawn("a", argv + ["daemon:" + json.dumps(["out:up\\n", "wait"]), "out:up\\n", "wait"])
+for _ in range(2): process.expect("up", 10)
+print("nested", flush=True)
+process.wait(60)
+"""
+    with procpool.ProcessManager() as outer:
+        process = outer.spawn("a", [sys.executable, "-c", script])
+        process.expect("nested", 15)
+        assert len(living(program)) == 2
+        process.send_signal(signal.SIGKILL)  # it has no time to end anything itself
+        process.wait(10)
+        ended = process.kill()
+        assert ended.survivors == ()
+        assert not living(program)
 
 
 KERNEL = """

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,22 +31,61 @@ def namespaces() -> bool:
 in_namespace = pytest.mark.skipif(not namespaces(), reason="pid namespaces are not permitted here (unshare -pf)")
 
 
-def run_in_namespace(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_in_namespace(*words: str, timeout: float = 85, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a pid namespace of its own, below an init that reaps."""
     command = ["unshare", "-pf", "--mount-proc", "--kill-child", sys.executable, str(HERE / "init.py")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([*command, sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=env)
+    command += [*prefix, sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that any user may write to."""
+    folder = tempfile.mkdtemp(prefix="procpool-")
+    os.chmod(folder, 0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+# An ordinary user, but that he may read where the interpreter lives, which may be in root's home.
+AS_NOBODY = [
+    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+]  # fmt: skip
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody (setpriv)")
 
 
 @in_namespace
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    ("user", "busy", "rounds"),
+    [
+        ("root", False, 1),
+        pytest.param("root", False, 10, marks=pytest.mark.stress),
+        pytest.param("root", True, 5, marks=pytest.mark.stress),
+        pytest.param("nobody", False, 10, marks=[pytest.mark.stress, as_root]),
+        pytest.param("nobody", True, 5, marks=[pytest.mark.stress, as_root]),
+    ],
+)
 @pytest.mark.parametrize("case", CASES)
-def test_p01_no_member_survives(case, rounds, tmp_path):
-    """On Linux: daemons, spawners and hoppers included; nothing is born any more, either."""
-    done = run_in_namespace(str(HERE / "matrix.py"), "procpool", case, str(rounds), str(tmp_path))
+def test_p01_no_member_survives(case, user, busy, rounds, open_folder):
+    """On Linux: daemons, spawners and hoppers included; nothing is born any more, either. In a busy owner, too."""
+    way = "procpool, busy" if busy else "procpool"
+    words = [str(HERE / "matrix.py"), way, case, str(rounds), open_folder]
+    done = run_in_namespace(*words, prefix=AS_NOBODY if user == "nobody" else [])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0] * rounds
+
+
+@in_namespace
+@as_root
+@pytest.mark.parametrize("case", ["daemon, root exited", "hopper, setsid"])
+def test_p01_an_ordinary_user_s_trees_end_as_well(case, open_folder):
+    """Hard cases, as nobody; the others are run under stress."""
+    done = run_in_namespace(str(HERE / "matrix.py"), "procpool", case, "1", open_folder, prefix=AS_NOBODY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0]
 
 
 PAGE = HERE.parents[1] / "docs" / "explanation" / "kill-matrix.md"
