@@ -214,7 +214,7 @@ class Pool:
                     os.waitpid(pid, os.WNOHANG)
                 except ChildProcessError:
                     pass  # it is a child of the lost one, or Popen has reaped it
-        self._tell_guardian("drop", attempt.token.decode())
+        self._drop(attempt.token)
         self.reader.leave(attempt.token)
         self._release(attempt.agent_id, attempt.token)
 
@@ -302,6 +302,11 @@ class Pool:
         with self._guardian_lock:
             if self._guardian is not None:
                 self._guardian.tell(*message)
+
+    def _drop(self, token: bytes) -> None:
+        guardian = self._guardian
+        if guardian is not None:
+            guardian.drop(token.decode())
 
     def _watch_guardian(self) -> None:
         """Replace a guardian that is gone, or did not answer since the last look."""
@@ -435,18 +440,16 @@ class Pool:
 
         In the guardian, if there is one: its GIL is free. A lone root is less work than the request.
         """
-        if len(trees) == 1 and tree.is_lone(trees[0], self.system):
-            connection = None
-        else:
+        begin = time.monotonic()
+        lone = tree.alive_if_lone(trees, self.system)
+        if lone is None and self._guardian is not None:
             with self._guardian_lock:
                 connection = None if self._guardian is None else self._guardian.connect()
-        begin = time.monotonic()
-        if connection is not None:
-            living = request(connection, verb, trees, grace)
+            living = None if connection is None else request(connection, verb, trees, grace)
             if living is not None:
                 return living
         if verb == "end":
-            return tree.end(trees, self.system, grace=max(begin + grace - time.monotonic(), 0.0))
+            return tree.end(trees, self.system, grace=max(begin + grace - time.monotonic(), 0.0), living=lone)
         return {"alive": tree.alive, "terminate": tree.terminate}[verb](trees, self.system)
 
     def _go_on_ending(self, mine: Claim, grace: float, forget: bool) -> None:
@@ -478,7 +481,7 @@ class Pool:
     def _bury(self, child: Child) -> None:
         """Reap the root of an empty tree, and free its slot. The caller has the claim."""
         if not child.empty:
-            self._tell_guardian("drop", child.tree.token.decode())
+            self._drop(child.tree.token)
             child.reap()
             self._release(child.agent_id, child.tree.token)
 

@@ -202,6 +202,35 @@ print("bounded")
     assert done.stdout == "bounded\n", done.stderr
 
 
+def test_p08_a_busy_owner_s_kill_takes_at_most_twenty_times_as_long():
+    """A tree, ended beside a thread that computes all the time: the guardian has a GIL of its own."""
+    argv = child(*[fork("out:up\\n", "wait")] * 20, "wait")
+    script = f"""
+import statistics, sys, threading, time
+import procpool
+def seconds():
+    times = []
+    for _ in range(3):
+        process = manager.spawn("a", {argv!r})
+        for _ in range(20): process.expect("up", 10)
+        begin = time.perf_counter()
+        assert not process.kill().survivors
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+over = threading.Event()
+def spin():
+    while not over.is_set(): sum(range(1000))
+with procpool.ProcessManager() as manager:
+    idle = seconds()
+    threading.Thread(target=spin).start()
+    try: busy = seconds()
+    finally: over.set()
+print(busy / idle)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=18)
+    assert 0 < float(done.stdout) <= 20, done.stderr
+
+
 def test_p09_no_side_effect_on_the_owner():
     """No signal handler, no wait for strangers, no change of what the owner has."""
     script = """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import array
 import os
-import selectors
+import select
 import signal
 import threading
 from collections import deque
@@ -18,6 +18,11 @@ from procpool.output.buffer import LineBuffer
 
 CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
 LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as much as a small process
+
+
+# `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms.
+_poller: Any = getattr(select, "epoll", None) or getattr(select, "poll", None)
+POLL_UNIT = 1 if hasattr(select, "epoll") else 1000
 
 
 class Source(Protocol):
@@ -116,7 +121,7 @@ class Channel:
 
 
 class Reader:
-    """One thread and its selector, started on first need and ended when nothing is left to serve.
+    """One thread that polls, started on first need and ended when nothing is left to serve.
 
     `enter` and `leave` note the users (a start in flight is one): the thread lives while there are any, and a
     little longer. `call` has something done in the thread; only a user may use it. Each can be done twice.
@@ -193,13 +198,13 @@ class Reader:
 
     def watch(self, source: Source, *, writing: bool = False) -> None:
         """Serve a source from now on, when it can be read (or written). In the thread only."""
-        self._selector.register(source.fd, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, source)
+        self._poller.register(source.fd, select.POLLOUT if writing else select.POLLIN)
         self._sources[source.fd] = source
 
     def unwatch(self, fd: int) -> None:
         """Serve the source of an fd no longer. In the thread only."""
         if self._sources.pop(fd, None) is not None and self.failure is None:
-            self._selector.unregister(fd)
+            self._poller.unregister(fd)
 
     def _start(self) -> None:
         if not self._pipe:  # else a start was interrupted
@@ -207,7 +212,7 @@ class Reader:
         try:
             for fd in self._pipe:
                 os.set_blocking(fd, False)
-            self._selector = selectors.DefaultSelector()
+            self._poller = _poller()
             start_thread(self._name, self._run)
         except (OSError, RuntimeError):
             self._close_pipe()
@@ -233,18 +238,18 @@ class Reader:
             self._thread = threading.current_thread()
             wake = self._pipe[0]
         try:
-            self._selector.register(wake, selectors.EVENT_READ)
+            self._poller.register(wake, select.POLLIN)
             # A child may be gone when its stdin is written to; that is an error there, not our end.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
             while self._users or not self._finished(idle=False):
                 idle = not self._users
-                ready = self._selector.select(LINGER_SECS if idle else None)
-                for key, _ in ready:
-                    source: Optional[Source] = key.data
-                    if source is None:
+                ready = self._poller.poll(LINGER_SECS * POLL_UNIT if idle else None)
+                for fd, _ in ready:
+                    if fd == wake:
                         os.read(wake, CHUNK_BYTES)
                         continue
-                    if self._sources.get(key.fd) is source:  # else it was taken away in this very round
+                    source = self._sources.get(fd)
+                    if source is not None:  # else it was taken away in this very round
                         try:
                             source.ready()
                         except BaseException as error:  # one process's fault must not stop the others
@@ -271,7 +276,7 @@ class Reader:
             return True
 
     def _tear_down(self) -> None:
-        self._selector.close()
+        del self._poller
         self._close_pipe()
         self._thread = None
 

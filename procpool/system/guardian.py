@@ -19,16 +19,26 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Optional
+from collections import deque
+from typing import Any, Optional
 
-if TYPE_CHECKING:
-    from procpool.system.tree import Tree
+if __name__ == "__main__":
+    import types
+
+    # The parts of the package that are needed, without what its own __init__ imports.
+    package = types.ModuleType("procpool")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["procpool"] = package
+
+from procpool.system import linux, tree
+from procpool.system.tree import Tree
 
 SH = "/bin/sh"
 GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes that nobody comes any more
 DEADLINE_SECS = 30.0  # for all of it, whatever happens
 UNBEGUN_SECS = 0.5  # a dying owner's socket ends a little before it
+LEARN_SECS = 0.05  # how long after the last message roots are looked at
 STARTUP_SECS = 5.0  # how long a helper may take to say who it is
 ANSWER_SECS = 2.0  # how long an answer may take beyond the grace
 
@@ -45,6 +55,7 @@ class Guardian:
         self.pid: Optional[int] = None  # as it told us
         self.answered = True  # the last ping
         self._received = b""
+        self._dropped: deque[str] = deque()
         self._started = 0.0
         self._socket: Optional[socket.socket] = None
 
@@ -112,11 +123,19 @@ class Guardian:
         """Send a message; False if the helper is gone, or does not read."""
         if self._socket is None:
             return False
+        lines = []
+        while self._dropped:
+            lines.append(f"drop {self._dropped.popleft()}\n")
+        lines.append(" ".join(map(str, message)) + "\n")
         try:
-            data = " ".join(map(str, message)).encode() + b"\n"
+            data = "".join(lines).encode()
             return self._socket.send(data) == len(data)
         except OSError:
             return False
+
+    def drop(self, token: str) -> None:
+        """Have the helper forget a root, with the next message: it takes no harm from one that is gone."""
+        self._dropped.append(token)
 
     def listen(self) -> bool:
         """Take in what the helper said, if anything; False if it is gone."""
@@ -200,15 +219,13 @@ def _receive(connection: socket.socket) -> bytes:
 
 def _serve(fd: int) -> None:
     """Do what is asked for through one connection; in a thread of the helper."""
-    from procpool.system import linux, tree
-
     with socket.socket(fileno=fd) as connection:
         verb, grace, states = marshal.loads(_receive(connection))
         trees = []
         for state in states:
             root, token, born, start = state[:4]
             entry = linux.look(root)  # the owner has it pinned now, but may die
-            one = tree.Tree(root, token, born, start if entry is None else entry.start)
+            one = Tree(root, token, born, start if entry is None else entry.start)
             one.update(state)
             trees.append(one)
         options = {"grace": grace} if verb == "end" else {}
@@ -216,80 +233,107 @@ def _serve(fd: int) -> None:
         connection.sendall(marshal.dumps([[one in living, one.state()] for one in trees]))
 
 
+class Helper:
+    """The helper's own side: what it knows of its owner, and what it does when that dies."""
+
+    def __init__(self, fd: int, owner: int, start: float, mark: str, grace: float) -> None:
+        self._connection = socket.socket(fileno=fd)
+        self._mark = mark
+        self._grace = grace
+        self._told: dict[str, int] = {}  # roots that were not looked at yet: most processes are gone before
+        self._roots: dict[str, Tree] = {}
+        self._received = b""
+        self._begun = False
+        self._alive = False  # the owner
+        self._watched = select.poll()
+        try:
+            self._watched.register(os.pidfd_open(owner), select.POLLIN)
+            entry = linux.look(owner)
+            self._alive = entry is not None and entry.start == start
+        except ProcessLookupError:
+            self._begun = True
+
+    def guard(self) -> None:
+        """Listen until the owner is dead, or says that it is enough; then end what it left."""
+        self._say_pid()
+        self._watched.register(self._connection, select.POLLIN)
+        while self._alive:
+            ready = self._watched.poll(LEARN_SECS * 1000 if self._told else None)
+            if not ready:
+                self._learn()
+            for fd, _ in ready:
+                if fd != self._connection.fileno():
+                    self._alive = False
+                elif not self._listen():
+                    return
+        self._watched.unregister(self._connection)
+        if self._begun or self._watched.poll(UNBEGUN_SECS * 1000):
+            self._learn()
+            self._end_all()
+        # Else our very start was interrupted, and the owner lives.
+
+    def _listen(self) -> bool:
+        """Take in what the owner says; False if it said goodbye."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._connection, 1 << 16, 64)
+        except ConnectionResetError:  # it died before it had read what we said
+            data, fds = b"", []
+        if data:
+            self._begun = True
+        else:
+            self._alive = False
+        for fd in fds:
+            _thread.start_new_thread(_serve, (fd,))
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            verb, *rest = line.decode().split(" ")  # an empty one came with a request
+            if verb == "bye":
+                return False
+            if verb == "ping":
+                self._say_pid()
+            elif verb == "add":
+                self._told[rest[0]] = int(rest[1])
+            elif verb == "drop":
+                self._told.pop(rest[0], None)
+                self._roots.pop(rest[0], None)
+        return True
+
+    def _learn(self) -> None:
+        """Take note of when the roots began: later their numbers may be somebody else's."""
+        for token, root in self._told.items():
+            entry = linux.look(root)
+            if entry is not None:
+                self._roots[token] = Tree(root, token, None, entry.start)
+        self._told.clear()
+
+    def _end_all(self) -> None:
+        for one in self._roots.values():
+            entry = linux.look(one.root)
+            if entry is not None and entry.start != one.start:
+                one.root = -1  # it was dropped, though we were not told yet, and the number is somebody else's
+        # Whoever was being started when the owner died bears the mark, but is not among the roots.
+        begin = quiet = time.monotonic()
+        while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:
+            trees = [Tree(-1, self._mark, None), *self._roots.values()]
+            tree.end(trees, linux, grace=self._grace)
+            if any(one.pids for one in trees):
+                quiet = time.monotonic()
+            time.sleep(0.02)  # between two looks; there is no event to wait for
+
+    def _say_pid(self) -> None:
+        try:
+            self._connection.sendall(b"%d\n" % os.getpid())
+        except OSError:
+            pass  # the owner is gone, as the next look will show
+
+
 def main(words: list[str]) -> None:
     """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace])`."""
-    from procpool.system import linux, tree
-
-    connection = socket.socket(fileno=int(words[0]))
-    owner, start, mark, grace = int(words[1]), float(words[2]), words[3], float(words[4])
-    roots: dict[str, tree.Tree] = {}
-    watched = select.poll()
-    watched.register(connection, select.POLLIN)
-    try:
-        pidfd = os.pidfd_open(owner)
-        entry = linux.look(owner)
-        alive = entry is not None and entry.start == start
-        watched.register(pidfd, select.POLLIN)
-    except ProcessLookupError:
-        alive = False
-    _say_pid(connection)
-    received = b""
-    begun = not alive
-    while alive:
-        for fd, _ in watched.poll():
-            if fd != connection.fileno():
-                alive = False
-                continue
-            try:
-                data, fds, _, _ = socket.recv_fds(connection, 65536, 64)
-            except ConnectionResetError:  # it died before it had read what we said
-                data, fds = b"", []
-            if not data:
-                alive = False
-            for request_fd in fds:
-                _thread.start_new_thread(_serve, (request_fd,))
-            begun = begun or bool(data)
-            received += data
-            *lines, received = received.split(b"\n")
-            for line in lines:
-                verb, *rest = line.decode().split(" ")  # an empty one came with a request
-                if verb == "bye":
-                    return
-                if verb == "ping":
-                    _say_pid(connection)
-                elif verb == "add":
-                    token, root = rest[0], int(rest[1])
-                    entry = linux.look(root)
-                    if entry is not None and entry.parent == owner:  # else it is gone, and its pid somebody else's
-                        roots[token] = tree.Tree(root, token, None, entry.start)
-                elif verb == "drop":
-                    roots.pop(rest[0], None)
-    if not begun:
-        watched.unregister(connection)
-        if not watched.poll(UNBEGUN_SECS * 1000):
-            return  # our very start was interrupted; the owner lives
-    # Whoever was being started when the owner died bears the mark, but is not among the roots.
-    begin = quiet = time.monotonic()
-    while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:
-        trees = [tree.Tree(-1, mark, None), *roots.values()]
-        tree.end(trees, linux, grace=grace)
-        if any(one.pids for one in trees):
-            quiet = time.monotonic()
-        time.sleep(0.02)  # between two looks; there is no event to wait for
-
-
-def _say_pid(connection: socket.socket) -> None:
-    try:
-        connection.sendall(b"%d\n" % os.getpid())
-    except OSError:
-        pass  # the owner is gone, as the next look will show
+    fd, owner, start, mark, grace = words
+    # What the owner says is never urgent: it must not lose its CPU to us at each message.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    Helper(int(fd), int(owner), float(start), mark, float(grace)).guard()
 
 
 if __name__ == "__main__":
-    import types
-
-    # The parts of the package that are needed, without what its own __init__ imports.
-    package = types.ModuleType("procpool")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.modules["procpool"] = package
     main(sys.argv[1:])

@@ -63,12 +63,15 @@ class Tree:
         self.pids, self.survivors = tuple(pids), tuple(survivors)
 
 
+Living = dict[Tree, list[Entry]]  # the living members of each tree that has any
+
+
 def survey(
     trees: Iterable[Tree],
     system: System,
     forks: Optional[int],
     strike: Optional[Callable[[Entry], None]] = None,
-) -> dict[Tree, list[Entry]]:
+) -> Living:
     """Look once at all processes that can belong; return the living members of each tree that has any.
 
     `forks` is the fork count just before. The newest are looked at first, and each member is handed to `strike` as
@@ -110,7 +113,7 @@ def survey(
     for entry, tree in _unmask(masked, by_token, system):
         take(entry, tree)
     _add_descendants(table, members, take)
-    living: dict[Tree, list[Entry]] = {}
+    living: Living = {}
     for tree in trees:
         tree.seen = {}
     for pid in sorted(members):
@@ -175,19 +178,17 @@ def _add_descendants(table: dict[int, Entry], members: dict[int, Tree], take: Ca
                     queue.append(entry.pid)
 
 
-def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
+def alive(trees: Iterable[Tree], system: System) -> Living:
     """Return the living members of each tree that has any; that the others have none is proven.
 
     A pass proves it if no process was made meanwhile (one that forks and exits can slip from behind a pass to
     before it).  On a machine that never stops, several passes are believed.
     """
-    living: dict[Tree, list[Entry]] = {}
+    living: Living = {}
     unproven = list(trees)
-    if len(unproven) == 1 and unproven[0].pinned:
-        root = system.look(unproven[0].root)
-        if is_lone(unproven[0], system):
-            unproven[0].seen = {} if root is None else {root.pid: root.start}
-            return {} if root is None or root.dead else {unproven[0]: [root]}
+    lone = alive_if_lone(unproven, system)
+    if lone is not None:
+        return lone
     for _ in range(QUIET_PASSES if unproven else 0):
         before = system.fork_count()
         living.update(survey(unproven, system, before))
@@ -197,26 +198,33 @@ def alive(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
     return living
 
 
-def is_lone(tree: Tree, system: System) -> bool:
-    """Say whether it is proven at once that no process was made since the root, and so none by it.
+def alive_if_lone(trees: list[Tree], system: System) -> Optional[Living]:
+    """Return what `alive` does for one tree whose root has made no process, if that is proven at a glance; else None.
 
-    The pid that was given last is the root's: as long as that is pinned the numbers cannot have come round to it.
+    It is if the pid that was given last is the root's: while that is pinned the numbers cannot come round to it.
     """
-    return tree.pinned and system.newest_pid() == tree.root
+    if len(trees) != 1 or not trees[0].pinned:
+        return None
+    tree = trees[0]
+    root = system.look(tree.root)
+    if system.newest_pid() != tree.root:
+        return None
+    tree.seen = {} if root is None else {root.pid: root.start}
+    return {} if root is None or root.dead else {tree: [root]}
 
 
-def end(trees: Iterable[Tree], system: System, *, grace: float) -> dict[Tree, list[Entry]]:
+def end(trees: Iterable[Tree], system: System, *, grace: float, living: Optional[Living] = None) -> Living:
     """End trees: TERM and CONT to all, up to `grace` seconds for all to end, then STOP and KILL; verify.
 
     Ends within `grace` + 2 s; afterwards each tree knows its `pids`, its `survivors` and whether it `escalated`.
-    Returns the survivors of each tree that has any.
+    Returns the survivors of each tree that has any. `living`: what `alive` has just returned.
     """
     trees = list(trees)
     for tree in trees:
         tree.pids = tree.survivors = ()
         tree.escalated = False
     deadline = time.monotonic() + grace
-    living = alive(trees, system)
+    living = alive(trees, system) if living is None else living
     _note(living)
     _send(living, system, signal.SIGTERM, signal.SIGCONT)
     living = _until(deadline, living, system)
@@ -229,19 +237,19 @@ def end(trees: Iterable[Tree], system: System, *, grace: float) -> dict[Tree, li
     return living
 
 
-def terminate(trees: Iterable[Tree], system: System) -> dict[Tree, list[Entry]]:
+def terminate(trees: Iterable[Tree], system: System) -> Living:
     """Send TERM, then CONT, to all members of trees; return them."""
     living = alive(trees, system)
     _send(living, system, signal.SIGTERM, signal.SIGCONT)
     return living
 
 
-def _note(living: dict[Tree, list[Entry]]) -> None:
+def _note(living: Living) -> None:
     for tree, members in living.items():
         tree.pids = tuple(sorted({*tree.pids, *(entry.pid for entry in members)}))
 
 
-def _send(living: dict[Tree, list[Entry]], system: System, *numbers: int) -> None:
+def _send(living: Living, system: System, *numbers: int) -> None:
     for members in living.values():
         for entry in members:
             _strike(entry, system, *numbers)
@@ -256,10 +264,10 @@ def _strike(entry: Entry, system: System, *numbers: int) -> None:
 
 def _until(
     deadline: float,
-    living: dict[Tree, list[Entry]],
+    living: Living,
     system: System,
     number: Optional[int] = None,
-) -> dict[Tree, list[Entry]]:
+) -> Living:
     """Look again until nobody lives or the time is over; send `number` each time. Look at least once."""
     while living:
         left = deadline - time.monotonic()
@@ -275,7 +283,7 @@ def _until(
     return living
 
 
-def _kill(living: dict[Tree, list[Entry]], system: System) -> dict[Tree, list[Entry]]:
+def _kill(living: Living, system: System) -> Living:
     """Stop everybody, so that nobody is born any more, then kill; what was stopped is killed on every way out."""
     deadline = time.monotonic() + FREEZE_SECS
     trees = list(living)
