@@ -13,11 +13,21 @@ from conftest import child
 
 
 @pytest.mark.timeout(60)
-def test_twenty_threads_share_a_manager_for_ten_seconds(manager):
+@pytest.mark.parametrize(
+    ("half", "seconds"),
+    [("linux", 10), ("portable", 3), pytest.param("portable", 10, marks=pytest.mark.stress)],
+)
+def test_twenty_threads_share_a_manager(monkeypatch, half, seconds):
     """Start, write, read, expect, kill, list: what each child was told to say is what is read."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", half)
+    with procpool.ProcessManager(max_per_agent=None, guardian=False) as manager:
+        share(manager, seconds)
+
+
+def share(manager, seconds):
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    stop = time.monotonic() + 10
+    stop = time.monotonic() + seconds
     errors: list[BaseException] = []
     rounds = [0] * 20
 

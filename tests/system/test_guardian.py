@@ -67,7 +67,7 @@ def start_owner(tmp_path, ending: str, options: str = "") -> tuple[subprocess.Po
 @pytest.mark.parametrize("death", DEATHS)
 def test_p11_nothing_outlives_the_owner(death, tmp_path):
     """Own sessions and daemons included, also of a tree whose root had exited."""
-    owner, program = start_owner(tmp_path, DEATHS[death])
+    owner, program = start_owner(tmp_path, DEATHS[death], "grace=0.3")
     assert owner.stdout.readline() == "ready\n"
     until(lambda: not living(program), "the end of the trees", BOUND_SECS)
     if death == "exec":
