@@ -29,7 +29,7 @@ from procpool.errors import (
 from procpool.manager import Agent, Command, ProcessManager, Word
 from procpool.orphans import Orphan, find_orphans, sweep_orphans
 from procpool.process import Process
-from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams, Usage, Wake
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,8 @@ __all__ = [
     "StdinClosedError",
     "Streams",
     "TimeoutExpired",
+    "Usage",
+    "Wake",
     "WriteTimeoutError",
     "find_orphans",
     "spawn",

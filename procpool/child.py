@@ -200,6 +200,8 @@ class Child:
         make_buffer: Callable[[], LineBuffer],
         reader: Reader,
         changed: Callable[[], None],
+        max_age_secs: Optional[float] = None,
+        idle_secs: Optional[float] = None,
     ) -> None:
         self.id = ""
         self.agent_id = agent_id
@@ -208,6 +210,8 @@ class Child:
         self.decoding = decoding
         self.reader = reader
         self.tree = Tree(launched.pid, token, born)
+        self.max_age_secs = max_age_secs
+        self.idle_secs = idle_secs
         self.started_at = time.time()
         self.started = time.monotonic()
         self._changed = changed  # has the housekeeper look
@@ -215,7 +219,7 @@ class Child:
         # Guards everything below, the buffers included. Held for looks and changes only: never while something is
         # read, written, started, signalled or waited for, and never together with another lock.
         self.guard = Guard()
-        self._waiters: set[Waiter] = set()  # woken, and removed, at every change
+        self.waiters: set[Waiter] = set()  # woken, and removed, at every change
         self.buffers = {"stdout": make_buffer()}
         if not merge_stderr:
             self.buffers["stderr"] = make_buffer()
@@ -237,6 +241,8 @@ class Child:
         self.exit: Optional[Exit] = None  # what that thread found
         self.forgotten = False
         self.closed = False  # its manager is
+        self.exit_told = False  # by a `wait_any` of all processes
+        self.has_future = False  # somebody waits for its exit by a future
 
         # Keeps the root from being reaped, and its pid from being used again, between a look and a signal. Held across
         # one kill(2) or waitpid(2), which do not block.
@@ -361,7 +367,7 @@ class Child:
                 looked_after = self.claimed is not None
             if self.stdin is not None:
                 self.stdin.close_now()
-            if not looked_after:  # else that thread sees the exit, or wakes the housekeeper afterwards
+            if self.has_future or not looked_after:  # else that thread sees the exit, or wakes it afterwards
                 self._changed()
         if self.exited and self.served and all(channel.fd < 0 for channel in self.channels):
             self.reader.owners.discard(self)
@@ -386,10 +392,10 @@ class Child:
             self._wake()
 
     def _wake(self) -> None:
-        if self._waiters:
-            for waiter in self._waiters:
+        if self.waiters:
+            for waiter in self.waiters:
                 waiter.wake()
-            self._waiters.clear()
+            self.waiters.clear()
 
     def wait_until(
         self, look: Callable[[], Optional[T]], deadline: Optional[float], *, closing: bool = False
@@ -406,7 +412,7 @@ class Child:
             with self.guard.lock:
                 self.guard.holder = me
                 if waiter is not None:
-                    self._waiters.discard(waiter)
+                    self.waiters.discard(waiter)
                 found = look()
                 if found is not None:
                     return found
@@ -421,11 +427,18 @@ class Child:
                         f"the reader thread died: {failure!r}",
                     )
                 if waiter is not None:
-                    self._waiters.add(waiter)
+                    self.waiters.add(waiter)
             if waiter is None:
                 waiter = Waiter()
             else:
                 awake = waiter.sleep(deadline)
+
+    def forget_waiter(self, waiter: Waiter) -> None:
+        """Wake a sleeper no longer."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self.waiters.discard(waiter)
 
     # Under the lock
 

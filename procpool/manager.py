@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Callable, NoReturn, Optional, Union
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, TextIO, Union
 
 from procpool.child import Child
-from procpool.errors import NotAuthorizedError, ProcessNotFoundError
+from procpool.errors import NotAuthorizedError, ProcessNotFoundError, TimeoutExpired
 from procpool.output.buffer import Decoding, LineBuffer
 from procpool.output.reader import Reader
-from procpool.output.search import Pattern
+from procpool.output.search import Pattern, compile_patterns
 from procpool.pool import Attempt, Pool
 from procpool.process import DEFAULT, Process, not_found, seconds, whole_number
-from procpool.snapshot import Exit, Match, Output, ProcessInfo
+from procpool.ready import Ready, readiness
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Usage, Wake
 from procpool.system.launch import launch
 from procpool.system.tree import MARK
+from procpool.waiting import Searcher, Watch, wait_any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Word = Union[str, "os.PathLike[str]"]
 Command = Union[Word, Sequence[Word]]
@@ -93,6 +100,102 @@ class ById(ABC):
     def info(self, process_id: str) -> ProcessInfo:
         """Return what is known of a process; see `Process.info`."""
         return self[process_id].info()
+
+    def usage(self, process_id: str) -> Usage:
+        """Return what a process's tree uses; see `Process.usage`."""
+        return self[process_id].usage()
+
+    def follow(
+        self, process_id: str, *, since: Optional[str] = None, timeout: Optional[float] = None
+    ) -> Iterator[Line]:
+        """Iterate over the lines as they come; see `Process.follow`."""
+        return self[process_id].follow(since=since, timeout=timeout)
+
+    def stream(self, process_id: str, file: Optional[TextIO] = None) -> None:
+        """Write the output to a text file as it comes; see `Process.stream`."""
+        self[process_id].stream(file)
+
+    def communicate(
+        self, process_id: str, input: Optional[Union[str, bytes]] = None, timeout: Optional[float] = DEFAULT
+    ) -> Output:
+        """Write `input`, wait for the exit, and return the output; see `Process.communicate`."""
+        return self[process_id].communicate(input, timeout)
+
+    def exit_future(self, process_id: str) -> Future[Optional[int]]:
+        """Return a future of the exit code; see `Process.exit_future`."""
+        return self[process_id].exit_future()
+
+    @abstractmethod
+    def _processes(self) -> builtins.list[Process]:
+        """Return all processes."""
+
+    def wait_any(
+        self,
+        ids: Optional[Iterable[str]] = None,
+        *,
+        pattern: Union[Pattern, Sequence[Pattern], None] = None,
+        output: bool = False,
+        quiet: Optional[float] = None,
+        since: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> Wake:
+        """Wait until one of several processes exits, or does what else is asked for; say which one, and what it was.
+
+        - `ids`: of which processes (default: of all that there are now, and each exit is then told once, as
+          `os.wait` does; of those that are named, an exit wakes at once)
+        - `pattern`: also for a line that matches, as `expect` does, from where the last search ended
+        - `output`: also for output that nobody has read
+        - `quiet`: also for so many seconds without output, since the last that nobody has read, or else since now
+        - `since`: cursors, by id, from which to look in place of all that; nothing is moved then
+
+        Waits up to `timeout` seconds (default: for ever), and sleeps meanwhile, however many processes there are.
+        Raises `TimeoutExpired`; `ProcessNotFoundError`; `ManagerClosedError`; ValueError if there is no process.
+
+        >>> from procpool import ProcessManager
+        >>> with ProcessManager() as manager:
+        ...     cat, true = manager.start("a", "cat"), manager.start("a", "true")
+        ...     manager.wait_any().reason
+        'exit'
+        """
+        limit = seconds("timeout", timeout, optional=True)
+        deadline = None if limit is None else time.monotonic() + limit
+        silence = seconds("quiet", quiet, optional=True)
+        patterns = None if pattern is None else compile_patterns(pattern)  # type: ignore[arg-type]
+        if isinstance(ids, (str, bytes)):
+            raise TypeError(f"ids must be a list of ids, not a single {type(ids).__name__}")
+        if since is not None and not isinstance(since, Mapping):
+            raise TypeError(f"since must be a mapping of ids to cursors, not {type(since).__name__}")
+        if ids is None:
+            processes = [one for one in self._processes() if one.alive or not one._child.exit_told]
+        else:
+            processes = [self[process_id] for process_id in ids]
+        if not processes:
+            raise ValueError("there is no process to wait for")
+        cursors = {} if since is None else since
+        watches = []
+        with ExitStack() as stack:
+            for process in processes:
+                child = process._child
+                positions = process._positions(cursors[child.id]) if child.id in cursors else None
+                searcher = None
+                if patterns is not None:
+                    names = list(child.buffers)
+                    searcher = Searcher(child, patterns, names, process._pool.duties, positions)
+                    stack.enter_context(searcher)
+                watches.append(
+                    Watch(child, searcher=searcher, output=output, quiet=silence, positions=positions, once=ids is None)
+                )
+            wake = wait_any(watches, deadline)
+        if wake is None:
+            raise TimeoutExpired(
+                f"None of {len(processes)} processes woke the wait in {limit} seconds",
+                ", ".join(process.id for process in processes),
+                process_id=processes[0].id,
+                cmd="wait_any",
+                timeout=limit,
+                output=None,
+            )
+        return wake
 
 
 class ProcessManager(ById):
@@ -190,6 +293,10 @@ class ProcessManager(ById):
         errors: str = "replace",
         max_lines: Optional[int] = None,
         max_bytes: Optional[int] = None,
+        max_age_secs: Optional[float] = None,
+        idle_secs: Optional[float] = None,
+        ready: Optional[Ready] = None,
+        ready_timeout: Optional[float] = DEFAULT,
     ) -> str:
         """Start a process for an agent and return its id. Waits for nothing but the start itself.
 
@@ -199,10 +306,14 @@ class ProcessManager(ById):
         - `stdin=False`: stdin is /dev/null
         - `merge_stderr`: both streams come as stdout, in the child's own order
         - `encoding`: any that extends ASCII; `errors`: replace, backslashreplace, surrogateescape or ignore
-        - `max_lines`, `max_bytes`: what is kept of each stream, in place of the manager's
+        - `max_lines`, `max_bytes`, `max_age_secs`, `idle_secs`: in place of the manager's
+        - `ready`: wait until it is ready: a pattern that a line of its output matches, as in `expect`; a TCP port of
+          this machine (a number) that accepts connections; or a function of the `Process`, asked again and again
+          until what it returns is true. Up to `ready_timeout` seconds (default: the manager's `timeout`)
 
-        Raises `LimitExceededError`, `NotAuthorizedError`, `StartError` (`CommandNotFoundError`),
-        `ManagerClosedError`; TypeError or ValueError for a wrong argument. Then nothing is left of it.
+        Raises `LimitExceededError`, `NotAuthorizedError`, `StartError` (`CommandNotFoundError`; or it ended before it
+        was ready, or the port was taken), `TimeoutExpired` (it was not ready in time), `ManagerClosedError`; TypeError
+        or ValueError for a wrong argument. Then nothing is left of it.
         """
         return self.spawn(
             agent_id,
@@ -217,6 +328,10 @@ class ProcessManager(ById):
             errors=errors,
             max_lines=max_lines,
             max_bytes=max_bytes,
+            max_age_secs=max_age_secs,
+            idle_secs=idle_secs,
+            ready=ready,
+            ready_timeout=ready_timeout,
         ).id
 
     def spawn(
@@ -234,6 +349,10 @@ class ProcessManager(ById):
         errors: str = "replace",
         max_lines: Optional[int] = None,
         max_bytes: Optional[int] = None,
+        max_age_secs: Optional[float] = None,
+        idle_secs: Optional[float] = None,
+        ready: Optional[Ready] = None,
+        ready_timeout: Optional[float] = DEFAULT,
     ) -> Process:
         """Start a process as `start` does, and return it instead of its id."""
         _name("agent_id", agent_id)
@@ -243,6 +362,10 @@ class ProcessManager(ById):
         decoding = Decoding(encoding, errors)
         lines = self._max_lines if max_lines is None else whole_number("max_lines", max_lines)
         size = self._max_bytes if max_bytes is None else whole_number("max_bytes", max_bytes)
+        age = seconds("max_age_secs", max_age_secs, optional=True)
+        idle = seconds("idle_secs", idle_secs, optional=True)
+        limit = self.timeout if ready_timeout is DEFAULT else seconds("ready_timeout", ready_timeout, optional=True)
+        wait_until_ready = None if ready is None else readiness(ready)
         for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
@@ -274,9 +397,18 @@ class ProcessManager(ById):
                 make_buffer=make_buffer,
                 reader=reader,
                 changed=changed,
+                max_age_secs=age,
+                idle_secs=idle,
             )
 
-        return Process(self._pool.start(agent_id, make), self._pool, self)
+        process = Process(self._pool.start(agent_id, make), self._pool, self)
+        if wait_until_ready is not None:
+            try:
+                wait_until_ready(process, limit)
+            except BaseException:  # Ctrl-C included; it is raised again
+                self._pool.end([process._child], by="close", grace=0.0)
+                raise
+        return process
 
     def agent(self, agent_id: str, *, max_processes: Optional[int] = None) -> Agent:
         """Return what an agent may see and do: its own processes. `max_processes` is a limit for it alone."""
@@ -297,6 +429,10 @@ class ProcessManager(ById):
 
     def __contains__(self, process_id: object) -> bool:
         return isinstance(process_id, str) and self._pool.get(process_id) is not None
+
+    def _processes(self) -> builtins.list[Process]:
+        self._pool.get("")
+        return [Process(child, self._pool, self) for child in self._pool.all()]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids, oldest first."""
@@ -394,6 +530,9 @@ class Agent(ById):
         if process.agent_id != self.agent_id:
             raise not_found(process_id)
         return process
+
+    def _processes(self) -> builtins.list[Process]:
+        return [process for process in self._manager._processes() if process.agent_id == self.agent_id]
 
     def start(self, command: Command, args: Sequence[Word] = (), **options: Any) -> str:
         """Start a process for the agent; see `ProcessManager.start`."""

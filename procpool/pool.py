@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from procpool import lifetime
 from procpool.child import CLOSED, Child, Claim
@@ -20,10 +21,13 @@ from procpool.errors import LimitExceededError, ManagerClosedError, StartError
 from procpool.guard import Guard
 from procpool.housekeeper import Housekeeper
 from procpool.output.reader import Reader
-from procpool.snapshot import Exit
+from procpool.snapshot import Exit, Usage
 from procpool.system import System, linux, this_system, tree
 from procpool.system.guardian import GRACE_SECS, SH, Guardian, request
 from procpool.system.launch import Launch, disown
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
 LAST_LOOK_SECS = 2.0  # up to this
@@ -47,6 +51,8 @@ class Attempt:
         self.notice: Any = None  # what the reader has to watch, if anything, to see the exit
         self.noticed = False  # somebody will see it
 
+
+Ages = tuple[Optional[float], Optional[float]]  # seconds since the start, and since the last byte
 
 # Makes a process: (reader, what wakes the housekeeper, the attempt)
 Make = Callable[[Reader, Callable[[], None], Attempt], Child]
@@ -85,6 +91,7 @@ class Pool:
         self._forks: tuple[float, Optional[int]] = (-math.inf, None)  # when it was read, and what it was
         self._wants_guardian = guardian
         self._numbers = itertools.count(1)
+        self._futures: deque[tuple[Child, Future[Optional[int]]]] = deque()  # of exits; completed by the housekeeper
         self.duties = Duties(lambda: self.reader.call_unlocked(self.housekeeper.wake))
 
         # Guards the rest. Held for looks and changes only, and never together with another lock.
@@ -180,7 +187,7 @@ class Pool:
             self.children[child.id] = child
         # 1 the reader publishes the exit of a quick process and wakes the housekeeper; 2 that finds no such process
         # and sleeps; 3 we register it. Whoever comes last, we or the reader, has to wake it.
-        if child.exited or self.max_age_secs is not None or self.idle_secs is not None:
+        if child.exited or self._ages_of(child) != (None, None):
             self.housekeeper.wake()
         return child
 
@@ -424,6 +431,50 @@ class Pool:
                     exits[child.id] = found
         return exits
 
+    def exit_future(self, child: Child) -> Future[Optional[int]]:
+        """Return a future of the exit code, which the housekeeper completes."""
+        from concurrent.futures import Future
+
+        future: Future[Optional[int]] = Future()
+        future.set_running_or_notify_cancel()  # a cancelled one could not be completed
+        self._futures.append((child, future))
+        child.has_future = True
+        self.housekeeper.wake()
+        return future
+
+    def _complete_futures(self) -> None:
+        for _ in range(len(self._futures)):
+            child, future = self._futures.popleft()
+            if child.exited:
+                future.set_result(child.returncode)
+            elif self.closed and child.claimed is None:
+                future.set_exception(ManagerClosedError(CLOSED, f"process {child.id} could not be ended"))
+            else:
+                self._futures.append((child, future))
+
+    def usage(self, child: Child) -> Usage:
+        """Look once at what a tree uses."""
+        import psutil
+
+        # A tree of our own: whoever has the claim may be looking at the other.
+        one = tree.Tree(child.pid, child.tree.token.decode(), child.tree.born)
+        one.seen = dict(child.tree.seen)
+        members = [] if child.empty else tree.alive([one], self.system).get(one, [])
+        processes = threads = rss = 0
+        cpu = 0.0
+        for entry in members:
+            try:
+                process = psutil.Process(entry.pid)
+                with process.oneshot():
+                    times, memory, count = process.cpu_times(), process.memory_info().rss, process.num_threads()
+            except psutil.Error:
+                continue  # it ended meanwhile
+            processes += 1
+            threads += count
+            cpu += times.user + times.system
+            rss += memory
+        return Usage(processes, threads, cpu, rss)
+
     def terminate(self, child: Child) -> None:
         """Ask a tree to end."""
         me = child.guard.check()
@@ -553,30 +604,41 @@ class Pool:
     # Housekeeping
 
     def cleanup(self, max_age_secs: Optional[float], idle_secs: Optional[float]) -> dict[str, Exit]:
-        """End and forget what is too old or idle; without any age, forget what has ended."""
+        """End and forget what is too old or idle.
+
+        Without arguments the ages of the manager and of each start are meant; where the manager has none, what has
+        ended is forgotten.
+        """
         children = self.all()
         exits: dict[str, Exit] = {}
-        if max_age_secs is None and idle_secs is None:
+        ages = None if max_age_secs is None and idle_secs is None else (max_age_secs, idle_secs)
+        if ages is None and self.max_age_secs is None and self.idle_secs is None:
             self._look_now(children)
-            return self.end([child for child in children if child.empty], by="close")
-        now = time.monotonic()
-        for by, aged in self._aged(children, now, max_age_secs, idle_secs).items():
-            exits.update(self.end(aged, by=by))
+            exits = self.end([child for child in children if child.empty], by="close")
+        for by, aged in self._aged(children, time.monotonic(), ages).items():
+            exits.update(self.end([child for child in aged if not child.forgotten], by=by))
         return exits
 
-    def _aged(
-        self, children: list[Child], now: float, max_age_secs: Optional[float], idle_secs: Optional[float]
-    ) -> dict[str, list[Child]]:
+    def _ages_of(self, child: Child) -> Ages:
+        """Return the maximal age and idleness of a process: its own, or the manager's."""
+        return (
+            self.max_age_secs if child.max_age_secs is None else child.max_age_secs,
+            self.idle_secs if child.idle_secs is None else child.idle_secs,
+        )
+
+    def _aged(self, children: list[Child], now: float, ages: Optional[Ages] = None) -> dict[str, list[Child]]:
         aged: dict[str, list[Child]] = {}
         for child in children:
-            if max_age_secs is not None and now - child.started >= max_age_secs:
+            age, idle = ages or self._ages_of(child)
+            if age is not None and now - child.started >= age:
                 aged.setdefault("max_age", []).append(child)
-            elif idle_secs is not None and now - child.active >= idle_secs:
+            elif idle is not None and now - child.active >= idle:
                 aged.setdefault("idle", []).append(child)
         return aged
 
     def _work(self) -> Optional[float]:
         self.duties.finish()
+        self._complete_futures()
         if self.abandoned:
             self.close()
             return None
@@ -598,7 +660,7 @@ class Pool:
         self._looks = {child: look for child, look in self._looks.items() if not child.empty}
         self._forget_oldest(children)
         living = [child for child in children if not child.empty]
-        for by, aged in self._aged(living, now, self.max_age_secs, self.idle_secs).items():
+        for by, aged in self._aged(living, now).items():
             self.end(aged, by=by, forget=False)
         living = [child for child in living if not child.empty]
         if not living and not self._slots and not self.duties:
@@ -607,12 +669,14 @@ class Pool:
         if self._guardian is not None:
             self._watch_guardian()
             times.append(now + PING_SECS)
+        due_ages = len(times)
         for child in living:
-            if self.max_age_secs is not None:
-                times.append(child.started + self.max_age_secs)
-            if self.idle_secs is not None:
-                times.append(child.active + self.idle_secs)
-        if self.max_age_secs is not None or self.idle_secs is not None:
+            age, idle = self._ages_of(child)
+            if age is not None:
+                times.append(child.started + age)
+            if idle is not None:
+                times.append(child.active + idle)
+        if len(times) > due_ages:
             times.append(now + self.cleanup_interval)
             # What could not be ended (a survivor) is due all the time: not more often than this.
             times = [max(at, now + min(self.cleanup_interval, RETRY_SECS)) if at <= now else at for at in times]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import signal as _signal
+import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO, Union
 
-from procpool.child import Child, Message
-from procpool.duty import Duty
+from procpool.child import Child, Message, Positions, View
 from procpool.errors import (
     EndOfOutputError,
     ProcessNotFoundError,
@@ -18,11 +18,13 @@ from procpool.errors import (
     TimeoutExpired,
     WriteTimeoutError,
 )
-from procpool.output.buffer import Position
-from procpool.output.search import QUIET_SECS, Hit, Pattern, Search, compile_patterns
-from procpool.snapshot import Exit, Match, Output, ProcessInfo
+from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Usage
+from procpool.waiting import Searcher, earliest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from procpool.manager import ProcessManager
     from procpool.pool import Pool
 
@@ -171,9 +173,7 @@ class Process:
         deadline = None if limit is None else time.monotonic() + limit
         if max_lines is not None:
             whole_number("max_lines", max_lines)
-        positions = None if since is None else child.positions(since)
-        if positions is not None:
-            self._check_cursor(positions, since)
+        positions = None if since is None else self._positions(since)
 
         def news() -> Optional[Any]:
             where = child.read_to if positions is None else positions
@@ -228,7 +228,123 @@ class Process:
         if stream is not None and stream not in child.buffers:
             raise ValueError(f"stream must be one of {', '.join(child.buffers)}, not {stream!r}")
         names = list(child.buffers) if stream is None else [stream]
-        return _Expect(self, patterns, names, limit, deadline).run()
+        wanted = " or ".join(repr(pattern.pattern) for pattern in patterns)
+        with Searcher(child, patterns, names, self._pool.duties) as searcher:
+            while True:
+                spans = child.wait_until(searcher.news, earliest(deadline, searcher.until))
+                match = searcher.look(spans) if spans is not None else searcher.standing()
+                if match is not None:
+                    return match
+                if searcher.ended:
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    self._expired(
+                        f"a line that matches {wanted}",
+                        limit,
+                        "it may be holding its output back until more is there: try python -u, stdbuf -oL, or a pty",
+                    )
+        if not child.exited:
+            child.wait_until(lambda: child.exited or None, time.monotonic() + QUIET_SECS)
+        raise EndOfOutputError(
+            f"Process {child.id!r} ended its output without a line that matches {wanted}",
+            self._describe(""),
+            process_id=child.id,
+            output=self.tail(LAST_LINES),
+            returncode=self.returncode,
+        )
+
+    def follow(self, *, since: Optional[str] = None, timeout: Optional[float] = None) -> Iterator[Line]:
+        """Iterate over the lines as they come, from the first that nobody has read, or after a cursor.
+
+        Takes nothing from `read`. Where lines were lost before this came to them, the next `Line` says how many in
+        `dropped`. Ends when all output has ended. Waits up to `timeout` seconds for each line (default: for ever);
+        raises `TimeoutExpired`. Leaving the loop, by Ctrl-C too, leaves the process alone.
+
+        >>> import procpool
+        >>> with procpool.spawn("printf", ["one\\ntwo\\n"]) as process:
+        ...     [line.text for line in process.follow()]
+        ['one', 'two']
+        """
+        limit = seconds("timeout", timeout, optional=True)
+        positions = self._positions(since)
+        return self._follow(positions, limit)
+
+    def _follow(self, positions: Positions, limit: Optional[float]) -> Iterator[Line]:
+        child = self._child
+        lost = dict.fromkeys(positions, 0)
+        for output in self._outputs(positions, limit, "a line"):
+            for part in output.parts:
+                lost[part.stream] += part.dropped
+            for line in output.lines:
+                dropped, lost[line.stream] = lost[line.stream], 0
+                yield replace(line, dropped=dropped)
+        for name, dropped in lost.items():
+            if dropped:
+                yield Line(name, "", time.time() - time.monotonic() + child.spoke[name], dropped=dropped)
+
+    def stream(self, file: Optional[TextIO] = None) -> None:
+        r"""Write the output to a text file (default: `sys.stdout`) as it comes, until it has ended.
+
+        Begins with what nobody has read, and takes nothing from `read`. Everything is written as it comes, also
+        unfinished lines and the bars that programs draw with `\r`; lost lines are counted in a line of their own.
+        Works in the caller's thread. Ctrl-C ends the looking, never the process.
+
+        >>> import procpool
+        >>> with procpool.spawn("printf", ["50%%\r100%%\n"]) as process:
+        ...     process.stream()
+        50%...100%
+        """
+        target = sys.stdout if file is None else file
+        if not callable(getattr(target, "write", None)):
+            raise TypeError(f"file must be a text file, not {type(file).__name__}")
+        for output in self._outputs(self._positions(None), None, "output"):
+            if output.dropped.stdout or output.dropped.stderr:
+                target.write(f"[... {output.dropped.stdout + output.dropped.stderr} lines lost ...]\n")
+            target.write(output.text)
+            target.flush()
+
+    def _outputs(self, positions: Positions, limit: Optional[float], what: str) -> Iterator[Output]:
+        """Yield what comes after the positions, until all output has ended."""
+        child = self._child
+
+        def news() -> Optional[View]:
+            return child.look(positions) if child.eof or child.news(positions) else None
+
+        while True:
+            self._check(after_close=True)
+            view = child.wait_until(news, None if limit is None else time.monotonic() + limit)
+            if view is None:
+                self._expired(what, limit)
+            positions = view.ends
+            yield child.render(view)
+            if view.eof:
+                return
+
+    def communicate(self, input: Optional[Union[str, bytes]] = None, timeout: Optional[float] = DEFAULT) -> Output:
+        """Write `input`, close stdin, wait for the exit, and return what nobody has read.
+
+        Like `Popen.communicate`, but a descendant that goes on holding the output holds up nothing; what was lost,
+        as more came than is kept, is counted in `dropped`; and a process that ends without reading its input
+        is no error. Waits up to `timeout` seconds in all (default: the manager's; None: for ever). Raises
+        `TimeoutExpired`; then nothing is lost, and it can be called again, without input.
+
+        >>> import procpool
+        >>> with procpool.spawn("sort") as sort:
+        ...     sort.communicate("b\\na\\n").stdout
+        ['a', 'b']
+        """
+        limit = self._timeout(timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+        if input is not None:
+            try:
+                self.write(input, timeout=limit)
+            except StdinClosedError:
+                pass
+        self.close_stdin()
+        child = self._check()
+        if child.wait_until(lambda: child.exited or None, deadline) is None:
+            self._expired("its exit", limit)
+        return self.read()
 
     # The end
 
@@ -244,6 +360,19 @@ class Process:
         if child.wait_until(lambda: child.exited or None, deadline) is None:
             self._expired("its exit", limit)
         return child.returncode
+
+    def exit_future(self) -> Future[Optional[int]]:
+        """Return a `concurrent.futures.Future` of the exit code, for `concurrent.futures.wait` and `as_completed`.
+
+        It cannot be cancelled. Its callbacks are called by the thread that keeps house: they have to be short. If
+        the manager is closed and the process could not be ended, it raises `ManagerClosedError`.
+
+        >>> import procpool
+        >>> with procpool.spawn("true") as process:
+        ...     process.exit_future().result(timeout=5)
+        0
+        """
+        return self._pool.exit_future(self._check())
 
     def kill(self, *, grace: Optional[float] = None) -> Exit:
         """End the whole tree, forget the process, and say how it ended, with the output that nobody had read.
@@ -289,6 +418,10 @@ class Process:
             child.guard.holder = me
             return child.info()
 
+    def usage(self) -> Usage:
+        """Return what the tree uses now: processes, threads, CPU time, memory; see `Usage`. Looks once, by psutil."""
+        return self._pool.usage(self._check())
+
     def __enter__(self) -> Process:
         return self
 
@@ -314,10 +447,15 @@ class Process:
             self._pool.check()
         return self._child
 
-    def _check_cursor(self, positions: dict[str, Position], cursor: Optional[str]) -> None:
-        child = self._child
+    def _positions(self, since: Optional[str]) -> Positions:
+        """Read a cursor of this process; None is the default one."""
+        child = self._check(after_close=since is not None)
+        if since is None:
+            return child.read_to
+        positions = child.positions(since)
         if any(position.line > child.buffers[name].lines for name, position in positions.items()):
-            raise ValueError(f"since is not a cursor of this process: {cursor!r} is ahead of its output")
+            raise ValueError(f"since is not a cursor of this process: {since!r} is ahead of its output")
+        return positions
 
     def _timeout(self, timeout: Any) -> Optional[float]:
         if timeout is DEFAULT:
@@ -345,145 +483,6 @@ class Process:
             cmd=list(child.argv),
             timeout=limit,
             output=self.tail(LAST_LINES),
-        )
-
-
-class _Expect:
-    """One `expect` while it waits."""
-
-    def __init__(
-        self,
-        process: Process,
-        patterns: list[Any],
-        names: list[str],
-        limit: Optional[float],
-        deadline: Optional[float],
-    ) -> None:
-        self.process = process
-        self.child = process._child
-        self.patterns = patterns
-        self.limit = limit
-        self.deadline = deadline
-        self.searches = {name: Search(patterns, self.child.searched_to[name]) for name in names}
-        self.held: dict[str, tuple[Any, float]] = {}  # by stream: a match that may change, and since when it stands
-
-    def run(self) -> Match:
-        child = self.child
-        pins = {name: [s.position.line, child.buffers[name].bytes] for name, s in self.searches.items()}
-        duty = Duty(functools.partial(child.unpin, pins), self.process._pool.duties)
-        try:
-            child.pin(pins)
-            return self._wait(pins)
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C; it is raised again
-            duty.hand_over()
-            raise
-        finally:
-            if not duty.settled:
-                child.unpin(pins)
-                duty.settled = True
-
-    def _wait(self, pins: dict[str, list[int]]) -> Match:
-        child = self.child
-        seen: dict[str, tuple[int, bool]] = {}
-
-        def news() -> Optional[dict[str, Any]]:
-            """Take a look at what was not looked at yet. Under the lock."""
-            now = {name: (child.buffers[name].bytes, child.buffers[name].ended) for name in self.searches}
-            if now == seen:
-                return None
-            seen.update(now)
-            return {name: child.buffers[name].since(s.position) for name, s in self.searches.items()}
-
-        while True:
-            wake_at = min((since + QUIET_SECS for _, since in self.held.values()), default=None)
-            until = self.deadline
-            if wake_at is not None:
-                until = wake_at if until is None else min(until, wake_at)
-            spans = child.wait_until(news, until)
-            now = time.monotonic()
-            if spans is None:
-                hits = [(name, hit) for name, (hit, since) in self.held.items() if since + QUIET_SECS <= now]
-                if hits:
-                    return self._found(*min(hits, key=lambda item: item[1].pattern))
-                if self.deadline is not None and now >= self.deadline:
-                    wanted = " or ".join(repr(pattern.pattern) for pattern in self.patterns)
-                    self.process._expired(
-                        f"a line that matches {wanted}",
-                        self.limit,
-                        "it may be holding its output back until more is there: try python -u, stdbuf -oL, or a pty",
-                    )
-                continue
-            found = self._look(spans)
-            if found is not None:
-                return self._found(*found)
-            me = child.guard.check()
-            with child.guard.lock:
-                child.guard.holder = me
-                for name, search in self.searches.items():
-                    pins[name][:] = search.position.line, seen[name][0]
-            child.let_flow()
-            if all(ended for _, ended in seen.values()):
-                self._ended()
-
-    def _look(self, spans: dict[str, Any]) -> Optional[tuple[str, Hit]]:
-        """Search what came; return the earliest match that stands. Without the lock."""
-        child = self.child
-        hits: list[tuple[str, Hit]] = []
-        now = time.monotonic()
-        for name, span in spans.items():
-            hit = self.searches[name].look(span.part(name, child.decoding), span.first)
-            if hit is None or not hit.unfinished:
-                self.held.pop(name, None)
-                if hit is not None:
-                    hits.append((name, hit))
-                continue
-            before = self.held.get(name)
-            stands = (
-                before is not None
-                and not hit.grows
-                and (before[0].line, before[0].pattern, before[0].match.span())
-                == (hit.line, hit.pattern, hit.match.span())
-            )
-            # A match at the end of the text may grow with every byte: the clock starts again with the last one.
-            since = before[1] if before is not None and stands else (child.spoke[name] if hit.grows else now)
-            self.held[name] = hit, since
-        if not hits:
-            return None
-        return min(hits, key=lambda item: item[1].order)
-
-    def _found(self, name: str, hit: Hit) -> Match:
-        child = self.child
-        buffer = child.buffers[name]
-        me = child.guard.check()
-        with child.guard.lock:
-            child.guard.holder = me
-            begin = child.searched_to[name]
-            span = buffer.since(begin)
-            child.searched_to[name] = max(begin, Position(hit.line, hit.match.end()))
-        part = span.part(name, child.decoding)
-        lines = part.lines()
-        text = part.text
-        if hit.line - span.first >= len(lines):
-            at = part.tail
-        else:
-            at = sum(map(len, part.records()[: hit.line - span.first]))
-        before = text[part.skip : at + hit.match.start()]
-        match = hit.match
-        return Match(hit.pattern, name, match.string, before, match.span(), match.groups(), match.groupdict())
-
-    def _ended(self) -> NoReturn:
-        process, child = self.process, self.child
-        if not child.exited:
-            child.wait_until(lambda: child.exited or None, time.monotonic() + QUIET_SECS)
-        wanted = " or ".join(repr(pattern.pattern) for pattern in self.patterns)
-        raise EndOfOutputError(
-            f"Process {child.id!r} ended its output without a line that matches {wanted}",
-            process._describe(""),
-            process_id=child.id,
-            output=process.tail(LAST_LINES),
-            returncode=process.returncode,
         )
 
 

@@ -298,6 +298,44 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class Wake:
+    """What ended a wait for several processes.
+
+    - `process_id`: which one it was
+    - `reason`: `exit`, `pattern`, `output` or `quiet`
+    - `match`: of the pattern, else None; `returncode`: at an exit, else None
+    """
+
+    process_id: str
+    reason: str
+    match: Optional[Match]
+    returncode: Optional[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a tree uses at one moment: the sums over its living members.
+
+    - `processes`, `threads`: how many there are
+    - `cpu_secs`: CPU time in seconds, user and system, since each of them began
+    - `rss_bytes`: resident memory; what members share counts for each
+    """
+
+    processes: int
+    threads: int
+    cpu_secs: float
+    rss_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class ProcessInfo:
     """What is known of a process: the seed's five fields, and more.
 

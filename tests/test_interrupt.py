@@ -82,6 +82,7 @@ import procpool
 from conftest import until
 from matrix import living
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a host started with `&` has it ignored
 chance = random.Random({seed})
 program = {program!r}
 argv = [sys.executable, "-S", "-E", program]

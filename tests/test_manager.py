@@ -194,7 +194,7 @@ def test_close_releases_blocked_calls():
     threads = [threading.Thread(target=call, args=(verb,)) for verb in verbs]
     for thread in threads:
         thread.start()
-    until(lambda: len(process._child._waiters) == 3, "three sleepers")
+    until(lambda: len(process._child.waiters) == 3, "three sleepers")
     manager.close()
     for thread in threads:
         thread.join(5)
@@ -429,7 +429,7 @@ def test_p43_if_the_reader_dies_every_waiter_gets_an_error():
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: process._child._waiters, "a sleeper")
+    until(lambda: process._child.waiters, "a sleeper")
 
     def die():
         raise SystemError("broken")

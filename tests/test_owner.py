@@ -26,14 +26,14 @@ ENDINGS = {
     "end of the script": "",
     "sys.exit": "sys.exit(3)",
     "exception": "raise RuntimeError('boom')",
-    "KeyboardInterrupt": "signal.raise_signal(signal.SIGINT)",
+    "KeyboardInterrupt": "signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)",
     "a non-daemon thread blocks in a read": """
 def blocked():
     try: process.read(timeout=60); process.wait()
     except procpool.ManagerClosedError: print("closed", flush=True)
 thread = threading.Thread(target=blocked)
 thread.start()
-while not process._child._waiters: pass
+while not process._child.waiters: pass
 """,
     "the default manager": "procpool.spawn('sleep', ['60'])",
     "a pending kill": "threading.Thread(target=lambda: process.kill(grace=2)).start()",

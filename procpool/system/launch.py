@@ -96,9 +96,22 @@ def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[st
         return argv
     command = shutil.which(argv[0], path=os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath))))
     helper = shutil.which("env")
-    if command is None or helper is None or "=" in argv[0]:
+    if command is None or helper is None or "=" in argv[0] or not _is_known(command):
         return argv
     return [helper, "--default-signal=INT", *argv]
+
+
+def _is_known(command: str) -> bool:
+    """Say whether a file is a binary, or a script whose interpreter is there; `env` would hide what is wrong."""
+    try:
+        with open(command, "rb") as file:
+            head = file.read(256)
+    except OSError:  # it may be run, but not read
+        return True
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n")[0].split()
+        return bool(words) and os.path.exists(words[0])
+    return head.startswith(b"\x7fELF")
 
 
 def start_error(command: str, cwd: Optional[str], error: OSError) -> StartError:

@@ -1,0 +1,223 @@
+"""Waiting for what is said: a search through one process's output, and one wait for several processes."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from procpool.child import CLOSED, Child, Positions, Waiter
+from procpool.duty import Duties, Duty
+from procpool.errors import ManagerClosedError, ProcpoolError
+from procpool.output.buffer import Position, Span
+from procpool.output.search import QUIET_SECS, Hit, Search
+from procpool.snapshot import Match, Wake
+
+
+def earliest(*moments: Optional[float]) -> Optional[float]:
+    """Return the earliest of some moments, None being never."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+class Searcher:
+    """A search through the output of one process while somebody waits for a match; a context manager.
+
+    Until it is left no line that it has not looked at is dropped: the stream is paused instead. Begins where the last
+    one ended, and moves that on with a match; with `positions` it begins there and moves nothing.
+    """
+
+    def __init__(
+        self,
+        child: Child,
+        patterns: list[Any],
+        names: Sequence[str],
+        duties: Duties,
+        positions: Optional[Positions] = None,
+    ) -> None:
+        self._child = child
+        self._begin = positions
+        begin = child.searched_to if positions is None else positions
+        self._searches = {name: Search(patterns, begin[name]) for name in names}
+        self._held: dict[str, tuple[Hit, float]] = {}  # by stream: a match that may change, and since when it stands
+        self._seen: dict[str, tuple[int, bool]] = {}  # by stream: bytes looked at, and whether it had ended
+        self._pins = {name: [s.position.line, child.buffers[name].bytes] for name, s in self._searches.items()}
+        self._duty = Duty(functools.partial(child.unpin, self._pins), duties)
+
+    def __enter__(self) -> Searcher:
+        self._child.pin(self._pins)
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], *rest: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self._child.unpin(self._pins)
+            self._duty.settled = True
+        else:  # Ctrl-C
+            self._duty.hand_over()
+
+    @property
+    def until(self) -> Optional[float]:
+        """When the next match that may change has stood long enough."""
+        return earliest(*(since + QUIET_SECS for _, since in self._held.values()))
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was looked at, and no more will come."""
+        return bool(self._seen) and all(ended for _, ended in self._seen.values())
+
+    def news(self) -> Optional[dict[str, Span]]:
+        """Return what was not looked at yet, if there is anything. The caller holds the lock."""
+        buffers = self._child.buffers
+        now = {name: (buffers[name].bytes, buffers[name].ended) for name in self._searches}
+        if now == self._seen:
+            return None
+        self._seen.update(now)
+        return {name: buffers[name].since(search.position) for name, search in self._searches.items()}
+
+    def look(self, spans: dict[str, Span]) -> Optional[Match]:
+        """Search what came; return the earliest match that stands. Without the lock."""
+        child = self._child
+        hits: list[tuple[str, Hit]] = []
+        now = time.monotonic()
+        for name, span in spans.items():
+            hit = self._searches[name].look(span.part(name, child.decoding), span.first)
+            if hit is None or not hit.unfinished:
+                self._held.pop(name, None)
+                if hit is not None:
+                    hits.append((name, hit))
+                continue
+            before = self._held.get(name)
+            stands = (
+                before is not None
+                and not hit.grows
+                and (before[0].line, before[0].pattern, before[0].match.span())
+                == (hit.line, hit.pattern, hit.match.span())
+            )
+            # A match at the end of the text may grow with every byte: the clock starts again with the last one.
+            since = before[1] if before is not None and stands else (child.spoke[name] if hit.grows else now)
+            self._held[name] = hit, since
+        if hits:
+            return self._found(*min(hits, key=lambda item: item[1].order))
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            for name, search in self._searches.items():
+                self._pins[name][:] = search.position.line, self._seen[name][0]
+        child.let_flow()
+        return None
+
+    def standing(self) -> Optional[Match]:
+        """Return a match that did not change for long enough, if there is one."""
+        now = time.monotonic()
+        hits = [(name, hit) for name, (hit, since) in self._held.items() if since + QUIET_SECS <= now]
+        return self._found(*min(hits, key=lambda item: item[1].pattern)) if hits else None
+
+    def _found(self, name: str, hit: Hit) -> Match:
+        child = self._child
+        buffer = child.buffers[name]
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            begin = child.searched_to[name] if self._begin is None else self._begin[name]
+            span = buffer.since(begin)
+            if self._begin is None:
+                child.searched_to[name] = max(begin, Position(hit.line, hit.match.end()))
+        part = span.part(name, child.decoding)
+        lines = part.lines()
+        text = part.text
+        if hit.line - span.first >= len(lines):
+            at = part.tail
+        else:
+            at = sum(map(len, part.records()[: hit.line - span.first]))
+        before = text[part.skip : at + hit.match.start()]
+        match = hit.match
+        return Match(hit.pattern, name, match.string, before, match.span(), match.groups(), match.groupdict())
+
+
+class Watch:
+    """What one process of several is watched for."""
+
+    def __init__(
+        self,
+        child: Child,
+        *,
+        searcher: Optional[Searcher],
+        output: bool,
+        quiet: Optional[float],
+        positions: Optional[Positions],
+        once: bool,
+    ) -> None:
+        self.child = child
+        self.searcher = searcher
+        self._output = output
+        self._quiet = quiet
+        self._positions = positions
+        self._once = once  # an exit that was told is not told again
+        self._begin = time.monotonic()
+        self.until: Optional[float] = None  # when to look again, though nothing changed
+
+    def look(self, waiter: Waiter) -> Optional[Wake]:
+        """Look for what is waited for; else have the waiter woken at the next change.
+
+        Raises ManagerClosedError, ProcpoolError.
+        """
+        child = self.child
+        searcher = self.searcher
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            child.waiters.add(waiter)
+            closed, failure = child.closed, child.reader.failure
+            spans = None if searcher is None else searcher.news()
+            exited = child.exited and not (self._once and child.exit_told)
+            new = child.news(child.read_to if self._positions is None else self._positions)
+            spoke = max(child.spoke.values())
+        if searcher is not None:
+            match = searcher.look(spans) if spans is not None else searcher.standing()
+            if match is not None:
+                return Wake(child.id, "pattern", match, None)
+        if exited:
+            child.exit_told = True
+            return Wake(child.id, "exit", None, child.returncode)
+        if closed:
+            raise ManagerClosedError(CLOSED)
+        if failure is not None:
+            raise ProcpoolError(f"Process {child.id!r} can no longer be watched", f"the reader died: {failure!r}")
+        if self._output and new:
+            return Wake(child.id, "output", None, None)
+        quiet_at = None
+        if self._quiet is not None:
+            # What has been said, and was not read, counts from when it was; a silence, from when we began to wait.
+            quiet_at = (spoke if new else max(spoke, self._begin)) + self._quiet
+            if time.monotonic() >= quiet_at:
+                return Wake(child.id, "quiet", None, None)
+        self.until = earliest(quiet_at, None if searcher is None else searcher.until)
+        return None
+
+
+def wait_any(watches: list[Watch], deadline: Optional[float]) -> Optional[Wake]:
+    """Wait until one of several processes does what it is watched for; None when the deadline passes.
+
+    Sleeps on all of them at once, and looks again only at those that changed.
+    """
+    waiter = Waiter()
+    due = watches
+    try:
+        while True:
+            for watch in due:
+                wake = watch.look(waiter)
+                if wake is not None:
+                    return wake
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return None
+            waiter.sleep(earliest(deadline, *(watch.until for watch in watches)))
+            now = time.monotonic()
+            due = [
+                watch
+                for watch in watches
+                if waiter not in watch.child.waiters or (watch.until is not None and watch.until <= now)
+            ]
+    finally:
+        for watch in watches:
+            watch.child.forget_waiter(waiter)
