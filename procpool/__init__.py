@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from procpool.errors import (
     CommandNotFoundError,
@@ -26,10 +26,13 @@ from procpool.errors import (
     TimeoutExpired,
     WriteTimeoutError,
 )
-from procpool.manager import Agent, Command, ProcessManager, Word
+from procpool.manager import Agent, Command, ProcessManager, StartOptions, Word
 from procpool.orphans import Orphan, find_orphans, sweep_orphans
 from procpool.process import Process
 from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams, Usage, Wake
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __version__ = "0.1.0"
 
@@ -51,6 +54,7 @@ __all__ = [
     "ProcessNotFoundError",
     "ProcpoolError",
     "StartError",
+    "StartOptions",
     "StdinClosedError",
     "Streams",
     "TimeoutExpired",
@@ -66,7 +70,7 @@ _lock = threading.Lock()  # guards _manager
 _manager: Optional[ProcessManager] = None
 
 
-def spawn(command: Command, args: Sequence[Word] = (), **options: Any) -> Process:
+def spawn(command: Command, args: Sequence[Word] = (), **options: Unpack[StartOptions]) -> Process:
     """Start one process, without any limit, and return it; see `ProcessManager.start` for the options.
 
     All of them share one manager, which is closed when the interpreter ends.

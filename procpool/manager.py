@@ -10,7 +10,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Callable, NoReturn, Optional, TextIO, TypedDict, Union
 
 from procpool.child import Child
 from procpool.errors import NotAuthorizedError, ProcessNotFoundError, TimeoutExpired
@@ -28,8 +28,28 @@ from procpool.waiting import Searcher, Watch, wait_any
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from typing_extensions import Unpack
+
 Word = Union[str, "os.PathLike[str]"]
 Command = Union[Word, Sequence[Word]]
+
+
+class StartOptions(TypedDict, total=False):
+    """The options of `ProcessManager.start`, for those who pass them on."""
+
+    cwd: Optional[Word]
+    env: Optional[Mapping[str, str]]
+    extra_env: Optional[Mapping[str, str]]
+    stdin: bool
+    merge_stderr: bool
+    encoding: str
+    errors: str
+    max_lines: Optional[int]
+    max_bytes: Optional[int]
+    max_age_secs: Optional[float]
+    idle_secs: Optional[float]
+    ready: Optional[Ready]
+    ready_timeout: Optional[float]
 
 
 class ById(ABC):
@@ -534,11 +554,11 @@ class Agent(ById):
     def _processes(self) -> builtins.list[Process]:
         return [process for process in self._manager._processes() if process.agent_id == self.agent_id]
 
-    def start(self, command: Command, args: Sequence[Word] = (), **options: Any) -> str:
+    def start(self, command: Command, args: Sequence[Word] = (), **options: Unpack[StartOptions]) -> str:
         """Start a process for the agent; see `ProcessManager.start`."""
         return self._manager.start(self.agent_id, command, args, **options)
 
-    def spawn(self, command: Command, args: Sequence[Word] = (), **options: Any) -> Process:
+    def spawn(self, command: Command, args: Sequence[Word] = (), **options: Unpack[StartOptions]) -> Process:
         """Start a process for the agent; see `ProcessManager.spawn`."""
         return self._manager.spawn(self.agent_id, command, args, **options)
 

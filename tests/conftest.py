@@ -86,6 +86,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def living(program: str) -> list[int]:
+    """The witness: whoever runs the private copy of the program and is no zombie."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) != os.getpid():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes()
+                state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if program.encode() in words.split(b"\0") and state not in "ZX":
+                found.append(int(name))
+    return found
+
+
 def pytest_collection_finish():
     # A collection after each test would go through all of pytest and hypothesis each time.
     gc.collect()

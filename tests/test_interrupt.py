@@ -14,10 +14,9 @@ from conftest import CHILD
 
 STARTS = """
 import os, random, signal, sys, threading, time
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
+sys.path.insert(0, {tests!r})
 import procpool
-from conftest import until
-from matrix import living
+from conftest import living, until
 
 def fds():
     found = {{}}
@@ -77,10 +76,9 @@ def test_p35_an_interrupted_start_leaves_nothing(system, guardian, times, tmp_pa
 
 STORM = """
 import os, random, signal, sys, threading, time
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
+sys.path.insert(0, {tests!r})
 import procpool
-from conftest import until
-from matrix import living
+from conftest import living, until
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a host started with `&` has it ignored
 chance = random.Random({seed})
@@ -123,6 +121,14 @@ def verbs():
     try: process.wait(0.01)
     except procpool.TimeoutExpired: pass
     yield
+    for line in process.follow(timeout=5): break
+    yield
+    manager.wait_any([process.id, talker.id], output=True, quiet=0.01, timeout=5); yield
+    try: manager.wait_any([process.id], pattern="never", timeout=0.01)
+    except procpool.TimeoutExpired: pass
+    yield
+    process.usage(); future = process.exit_future(); yield
+    if chance.random() < 0.2: process.communicate(timeout=5); yield
     process.interrupt() if chance.random() < 0.2 else process.terminate(); yield
     manager.cleanup(); yield
     process.close_stdin() if chance.random() < 0.5 else process.kill(); yield

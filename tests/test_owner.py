@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 
-from conftest import is_alive, until
+import procpool
+from conftest import CHILD, is_alive, living, until
 
 SETUP = """
 import os, signal, sys, threading, time
@@ -113,3 +117,47 @@ def test_a_handler_that_exits_is_a_normal_end(number):
     assert owner.wait(10) == 0
     owner.stdout.close()
     until(lambda: not any(map(is_alive, pids)), "the end of the trees")
+
+
+PREFORK = """
+import os, sys
+import procpool
+
+manager = procpool.ProcessManager()  # made before the fork, used after it
+processes = []
+
+def app(environ, start_response):
+    process = manager.spawn("web", [sys.executable, "-S", "-E", {program!r}, "out:up\\n", "wait"])
+    process.expect("up", 10)
+    processes.append(process)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{{os.getpid()}} {{manager.count()}}".encode()]
+"""
+
+
+def test_p12_a_prefork_web_host_has_a_manager_in_each_worker(tmp_path):
+    """A real gunicorn with --preload and two workers; a worker that is killed takes its trees along, and so do all."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    (tmp_path / "prefork.py").write_text(PREFORK.format(program=program))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    argv = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
+    with procpool.ProcessManager() as manager:
+        root = os.path.dirname(os.path.dirname(procpool.__file__))
+        manager.start("host", [*argv, "prefork:app"], cwd=tmp_path, extra_env={"PYTHONPATH": root}, ready=port)
+        counts: dict[int, int] = {}
+
+        def both_have_answered():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+                worker, count = map(int, page.read().split())
+            assert count == counts.get(worker, 0) + 1
+            counts[worker] = count
+            return len(counts) == 2
+
+        until(both_have_answered, "an answer of each worker")
+        assert len(living(program)) == sum(counts.values())
+        victim = next(iter(counts))
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(living(program)) == sum(counts.values()) - counts[victim], "the end of its trees", 5)
+    assert not living(program)

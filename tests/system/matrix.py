@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import procpool
-from conftest import CHILD, fork, on, until
+from conftest import CHILD, fork, living, on, until
 
 FORKS = 20_000  # the cap on births in one run
 
@@ -44,21 +44,6 @@ def cases(notes):
         "hopper": (["out:up\\n", f"hopper:{notes}"], 1, 0.1),
         "hopper, setsid": (["out:up\\n", f"hopper:{notes}:setsid"], 1, 0.1),
     }
-
-
-def living(program: str) -> list[int]:
-    """The witness: whoever runs the private copy of the program and is no zombie."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
-            try:
-                words = Path(f"/proc/{name}/cmdline").read_bytes()
-                state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if program.encode() in words.split(b"\0") and state not in "ZX":
-                found.append(int(name))
-    return found
 
 
 def by_procpool(argv, ups, grace, started):

@@ -13,10 +13,9 @@ import time
 
 import psutil
 import pytest
-from matrix import living
 
 import procpool
-from conftest import CHILD, child, fork, guardians, is_alive, until
+from conftest import CHILD, fork, guardians, is_alive, living, until
 
 BOUND_SECS = 3.0
 
@@ -170,7 +169,8 @@ def test_p08_a_guardian_that_dies_or_hangs_at_its_work_holds_up_no_kill(number, 
     """The owner then does the rest itself, within the same time."""
     program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
     with procpool.ProcessManager() as manager:
-        process = manager.spawn("a", child(fork("ignore:SIGTERM", "out:up\\n", "wait"), "ignore:SIGTERM", "wait"))
+        steps = [fork("ignore:SIGTERM", "out:up\\n", "wait"), "ignore:SIGTERM", "wait"]
+        process = manager.spawn("a", [sys.executable, "-S", "-E", program, *steps])
         process.expect("up", 10)
         helper = until(lambda: guardians(os.getpid()), "a guardian")[0]
         until(lambda: manager._pool._guardian.pid, "its first word")
@@ -228,8 +228,7 @@ KERNEL = """
 import sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
-from conftest import until
-from matrix import living
+from conftest import living, until
 from jupyter_client.manager import start_new_kernel
 manager, client = start_new_kernel(kernel_name="python3", startup_timeout=30)
 try:

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from matrix import living
 from test_matrix import in_namespace, run_in_namespace
 
 import procpool
-from conftest import CHILD, child, is_alive, until
+from conftest import CHILD, child, is_alive, living, until
 
 
 def of_owner(pid: int) -> list[procpool.Orphan]:
