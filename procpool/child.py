@@ -221,6 +221,7 @@ class Child:
         self.guard = Guard()
         self.waiters: set[Waiter] = set()  # woken, and removed, at every change
         self.buffers = {"stdout": make_buffer()}
+        self._max_bytes = self.buffers["stdout"].max_bytes
         if not merge_stderr:
             self.buffers["stderr"] = make_buffer()
         self.read_to: Positions = dict.fromkeys(self.buffers, Position())  # the default cursor
@@ -537,6 +538,14 @@ class Child:
         parts = tuple(span.part(name, self.decoding) for name, span in view.spans.items())
         cursor = ",".join(f"{line}.{chars}" for line, chars in view.ends.values())
         return Output(parts, cursor, view.eof, view.alive, view.returncode)
+
+    def bound(self, share: int) -> None:
+        """Keep no more than a share of all that the manager may keep, for each stream."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for buffer in self.buffers.values():
+                buffer.bound(min(self._max_bytes, share))
 
     def positions(self, cursor: str) -> Positions:
         """Read a cursor. Raises TypeError or ValueError."""

@@ -225,6 +225,7 @@ class ProcessManager(ById):
     - `timeout`: of `write` and `expect`, in seconds, where the call gives none; None: for ever
     - `grace`: how many seconds a tree has to end after TERM
     - `max_lines`, `max_bytes`, `max_line_bytes`: what is kept of each stream; longer lines come in pieces
+    - `max_total_bytes`: what is kept of all streams together; each then has an equal share of it, at the most
     - `keep_exited`: how many ended processes of each agent stay readable
     - `max_age_secs`, `idle_secs`: the timer ends a process this long after its start, or after the last byte that
       went either way; it looks at least every `cleanup_interval` seconds
@@ -254,6 +255,7 @@ class ProcessManager(ById):
         max_lines: int = 1000,
         max_bytes: int = 1 << 20,
         max_line_bytes: int = 1 << 16,
+        max_total_bytes: Optional[int] = None,
         keep_exited: int = 32,
         max_age_secs: Optional[float] = None,
         idle_secs: Optional[float] = None,
@@ -285,6 +287,7 @@ class ProcessManager(ById):
         self._pool = Pool(
             max_per_agent=self.max_per_agent,
             max_total=_limit("max_total", max_total),
+            max_total_bytes=_limit("max_total_bytes", max_total_bytes),
             keep_exited=whole_number("keep_exited", keep_exited, least=0),
             grace=finite_grace,
             max_age_secs=seconds("max_age_secs", max_age_secs, optional=True),

@@ -66,6 +66,7 @@ class Pool:
         *,
         max_per_agent: Optional[int],
         max_total: Optional[int],
+        max_total_bytes: Optional[int],
         keep_exited: int,
         grace: float,
         max_age_secs: Optional[float],
@@ -75,6 +76,7 @@ class Pool:
         guardian: bool,
     ) -> None:
         self.max_total = max_total
+        self.max_total_bytes = max_total_bytes
         self.keep_exited = keep_exited
         self.grace = grace
         self.max_age_secs = max_age_secs
@@ -185,6 +187,7 @@ class Pool:
             self._started += 1
             child.id = f"{self._prefix}{self._started}"
             self.children[child.id] = child
+        self._share_bytes()
         # 1 the reader publishes the exit of a quick process and wakes the housekeeper; 2 that finds no such process
         # and sleeps; 3 we register it. Whoever comes last, we or the reader, has to wake it.
         if child.exited or self._ages_of(child) != (None, None):
@@ -543,6 +546,16 @@ class Pool:
             self.guard.holder = me
             for child in gone:
                 self.children.pop(child.id, None)
+        self._share_bytes()
+
+    def _share_bytes(self) -> None:
+        """Divide what may be kept in all among the streams that there are."""
+        if self.max_total_bytes is None:
+            return
+        children = self.all()
+        streams = sum(len(child.buffers) for child in children)
+        for child in children:
+            child.bound(max(self.max_total_bytes // streams, 1))
 
     def _look(self, children: Iterable[Child]) -> None:
         """Look whether the trees of exited roots are empty by now."""

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import procpool
-from conftest import fork, until
+from conftest import child, fork, until
 
 
 def read_all(process, **options) -> tuple[str, procpool.Output]:
@@ -405,3 +405,23 @@ def test_an_infinite_timeout_waits_for_ever(spawn):
     process = spawn("line", "out:x\\n")
     threading.Timer(0.05, process.send_line).start()
     assert process.read(timeout=float("inf")).text == "x\n"
+
+
+def test_p24_all_streams_together_stay_within_a_bound():
+    """Each has a share, which shrinks and grows with their number; what had to go is counted."""
+    with procpool.ProcessManager(max_per_agent=None, max_total_bytes=400_000, guardian=False) as manager:
+        first = manager.spawn("a", child("lines:20000"), merge_stderr=True, max_lines=100_000)
+        first.wait(10)
+        assert len(first.read(since="").stdout) == 20_000
+        others = [manager.spawn("a", child("lines:20000"), max_lines=100_000) for _ in range(2)]
+        for process in (first, *others):
+            process.wait(10)
+            output = process.read()
+            assert len(output.text) <= 80_000
+            assert len(output.stdout) + output.dropped.stdout == 20_000
+            assert output.stdout[-1] == "line 19999"
+        for process in others:
+            process.kill()
+        again = manager.spawn("a", child("lines:20000"), merge_stderr=True, max_lines=100_000)
+        again.wait(10)
+        assert 150_000 < len(again.read().text) <= 200_000

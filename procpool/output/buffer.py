@@ -114,7 +114,7 @@ class LineBuffer:
     """
 
     __slots__ = (
-        "max_lines", "max_bytes", "max_line_bytes", "ended", "lines", "bytes",
+        "max_lines", "max_bytes", "max_line_bytes", "_wanted_line_bytes", "ended", "lines", "bytes",
         "_ring", "_ring_bytes", "_ring_cuts", "_backlog", "_counts", "_waiting", "_raw", "_torn",
         "_cuts", "_open", "_marks", "_pins", "_final",
     )  # fmt: skip
@@ -122,6 +122,7 @@ class LineBuffer:
     def __init__(self, max_lines: int = 1000, max_bytes: int = 1 << 20, max_line_bytes: int = 1 << 16) -> None:
         self.max_lines = max_lines
         self.max_bytes = max_bytes
+        self._wanted_line_bytes = max_line_bytes
         self.max_line_bytes = min(max_line_bytes, max_bytes)
         self.ended = False
         self.lines = 0  # all finished lines so far
@@ -139,6 +140,12 @@ class LineBuffer:
         self._marks: deque[tuple[int, int, float]] = deque()  # (lines so far, order, time) of each chunk
         self._pins: list[list[int]] = []
         self._final = False  # the stream ended in a line without a newline, which then counts as one
+
+    def bound(self, max_bytes: int) -> None:
+        """Change how many bytes are kept; what is too much goes now."""
+        self.max_bytes = max_bytes
+        self.max_line_bytes = min(self._wanted_line_bytes, max_bytes)
+        self.settle()
 
     def append(self, chunk: bytes, order: int = 0, time: float = 0.0) -> None:
         """Take the next bytes of the stream; `order` and `time` are remembered for the lines that end in them."""
