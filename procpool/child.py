@@ -323,12 +323,17 @@ class Child:
         if self._finishing:
             self.finish()
             return
+        # What is owed is what lies in the pipes now, and one more look at each: it shows the end of the stream, if no
+        # descendant holds it. A last line without a newline is a line then, before anybody knows of the exit.
         for channel in self.channels:
             if channel.fd >= 0:
-                channel.owed = channel.unread()
+                channel.owed = channel.unread() + 1
         for channel in self.channels:
-            while channel.owed > 0 and not channel.paused:
+            while channel.owed > 1 and not channel.paused:
                 channel.ready()
+            if channel.fd >= 0 and not channel.paused:
+                channel.ready()
+            channel.owed -= 1
         self._publish()
 
     def finish(self) -> None:

@@ -304,6 +304,15 @@ def test_merged_streams_keep_the_child_s_order(spawn):
     assert [line.text for line in output.lines] == output.stdout
 
 
+def test_p19_the_last_line_is_a_line_when_wait_returns(manager):
+    """Though it has no newline: the end of the stream belongs to what came before the exit."""
+    for _ in range(100):
+        process = manager.spawn("a", ["sh", "-c", "printf a; printf b >&2"])
+        process.wait(10)
+        output = process.read()
+        assert (output.stdout, output.stderr, output.eof) == (["a"], ["b"], True)
+
+
 def test_lines_tell_stream_and_time(spawn):
     """In the order in which they were read."""
     before = time.time()
