@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -26,6 +25,7 @@ from procpool.errors import (
     TimeoutExpired,
     WriteTimeoutError,
 )
+from procpool.guard import Guard
 from procpool.manager import Agent, Command, ProcessManager, StartOptions, Word
 from procpool.orphans import Orphan, find_orphans, sweep_orphans
 from procpool.process import Process
@@ -66,7 +66,7 @@ __all__ = [
     "sweep_orphans",
 ]
 
-_lock = threading.Lock()  # guards _manager
+_guard = Guard()  # guards _manager
 _manager: Optional[ProcessManager] = None
 
 
@@ -81,7 +81,9 @@ def spawn(command: Command, args: Sequence[Word] = (), **options: Unpack[StartOp
     0
     """
     global _manager
-    with _lock:
+    me = _guard.check()
+    with _guard.lock:
+        _guard.holder = me
         if _manager is None or _manager._pool.stale:
             _manager = ProcessManager(max_per_agent=None)
         manager = _manager

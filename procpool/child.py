@@ -78,7 +78,7 @@ class Stdin:
     A message is written by its caller, or, when the pipe is full, by the reader thread in the caller's turn.
     """
 
-    __slots__ = ("fd", "closed", "_child", "_queue", "_watched", "_lock")
+    __slots__ = ("fd", "closed", "_child", "_queue", "_watched", "_guard")
 
     def __init__(self, fd: int, child: Child) -> None:
         os.set_blocking(fd, False)
@@ -88,11 +88,13 @@ class Stdin:
         self._queue: deque[Message] = deque()
         self._watched = False  # the reader thread's own
         # The write lock: guards fd and _queue. Held across one write that cannot block, and nothing else.
-        self._lock = threading.Lock()
+        self._guard = Guard()
 
     def put(self, message: Message) -> None:
         """Write a message, or queue what the pipe has no room for."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self.closed:
                 message.closed = True
                 return
@@ -105,7 +107,9 @@ class Stdin:
 
     def take_back(self, message: Message) -> None:
         """Write no more of a message."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if message in self._queue:
                 self._queue.remove(message)
 
@@ -117,7 +121,9 @@ class Stdin:
 
     def close_now(self) -> None:
         """Close it, in the reader thread, or when there is none any more."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self.closed = True
             while self._queue:
                 self._queue.popleft().closed = True
@@ -129,7 +135,9 @@ class Stdin:
 
     def ready(self) -> None:
         """Write on, in the reader thread."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             while self._queue:
                 self._write(self._queue[0])
                 if not self._queue[0].done:
@@ -247,7 +255,7 @@ class Child:
 
         # Keeps the root from being reaped, and its pid from being used again, between a look and a signal. Held across
         # one kill(2) or waitpid(2), which do not block.
-        self._pin = threading.Lock()
+        self._pin = Guard()
         self._reaped = False
 
         # The reader thread's own.
@@ -624,7 +632,9 @@ class Child:
 
     def send(self, sig: int, *, group: bool = False) -> None:
         """Send a signal to the root, or to the process group that it was started in; nothing once it is reaped."""
-        with self._pin:
+        me = self._pin.check()
+        with self._pin.lock:
+            self._pin.holder = me
             if not self._reaped:
                 (os.killpg if group else os.kill)(self.pid, sig)
 
@@ -635,7 +645,9 @@ class Child:
 
     def reap(self) -> None:
         """Take the exit from the kernel, which frees the pid. The claim is ours, and the tree is empty."""
-        with self._pin:
+        me = self._pin.check()
+        with self._pin.lock:
+            self._pin.holder = me
             self._reaped = True
             try:
                 os.waitpid(self.pid, os.WNOHANG)

@@ -16,11 +16,14 @@ from __future__ import annotations
 import _thread
 import itertools
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from io import FileIO
 from typing import Callable
+
+from procpool.guard import ReentryError
 
 Finish = Callable[[], None]
 
@@ -81,7 +84,7 @@ class Duty:
             start_thread("procpool-finish", self._duties.finish)
         except RuntimeError:  # the limit of threads, or the interpreter ends
             self._duties.finish()
-        if wait:
+        if wait and not isinstance(sys.exc_info()[1], ReentryError):  # whoever finishes it may need what we hold
             done.acquire()
 
     def __del__(self) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-PATIENCE_SECS = 0.05  # far longer than any lock of ours is held
+PATIENCE_SECS = 1.0  # far longer than any lock of ours is held, also where many threads want the GIL
+
+
+class ReentryError(RuntimeError):
+    """A verb was called from a signal handler that interrupted one."""
 
 
 class Guard:
@@ -31,6 +35,8 @@ class Guard:
     def check(self) -> int:
         """Return this thread's id. Raises RuntimeError if the thread is inside the lock."""
         me = threading.get_ident()
+        if self.holder != me or not self.lock.locked() or me != threading.main_thread().ident:
+            return me  # signal handlers run in the main thread alone
         deadline = 0.0
         # The holder may be a trace of last time; a lock that somebody else has taken since shows another one.
         while self.holder == me and self.lock.locked():
@@ -38,7 +44,7 @@ class Guard:
             if not deadline:
                 deadline = now + PATIENCE_SECS
             elif now > deadline:
-                raise RuntimeError(
+                raise ReentryError(
                     "procpool was called from a signal handler that interrupted procpool; "
                     "set a flag in the handler, and call from the main program"
                 )

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Callable, Optional
 
 from procpool.duty import start_thread
+from procpool.guard import Guard
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -23,14 +24,16 @@ class Housekeeper:
         self._work = work
         self._name = name
         # Guards the rest; the thread takes itself in and out under it, so a `wake` is never lost.
-        self._lock = threading.Lock()
+        self._guard = Guard()
         self._thread: Optional[threading.Thread] = None
         self._alarm: Optional[Future[None]] = None
         self._rung = False
 
     def ensure(self) -> None:
         """Have the thread run; it need not look now. Raises RuntimeError if it cannot be started."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self._rung = True
             if self._thread is None:
                 # Imported here rather than in the thread: a fork meanwhile would leave half a module in the copy.
@@ -63,24 +66,32 @@ class Housekeeper:
             thread.join(timeout)
 
     def _ring(self) -> None:
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self._alarm is not None and not self._alarm.done():
                 self._alarm.set_result(None)
 
     def _run(self) -> None:
         from concurrent.futures import Future, TimeoutError
 
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self._thread is not None:
                 return  # an interrupted `ensure` made two of us
             self._thread = threading.current_thread()
         while True:
-            with self._lock:
+            me = self._guard.check()
+            with self._guard.lock:
+                self._guard.holder = me
                 self._rung = False
                 alarm: Future[None] = Future()
                 self._alarm = alarm
             pause = self._work()
-            with self._lock:
+            me = self._guard.check()
+            with self._guard.lock:
+                self._guard.holder = me
                 if pause is None and not self._rung:
                     self._thread = self._alarm = None
                     return

@@ -13,6 +13,8 @@ import threading
 import weakref
 from typing import Protocol
 
+from procpool.guard import Guard
+
 
 class Closable(Protocol):
     """What is closed at the end."""
@@ -22,14 +24,16 @@ class Closable(Protocol):
 
 
 # Guards _open and _watched; held for a look or a change only.
-_lock = threading.Lock()
+_guard = Guard()
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _watched = 0  # the pid of the process whose main thread is watched
 
 
 def close_at_exit(thing: Closable) -> None:
     """Have `thing` closed when the interpreter ends, unless it is gone by then."""
-    with _lock:
+    me = _guard.check()
+    with _guard.lock:
+        _guard.holder = me
         _open.add(thing)
 
 
@@ -43,7 +47,9 @@ def watch_main_thread() -> None:
     thread = threading.current_thread()
     if thread.daemon or thread is threading.main_thread() or _watched == os.getpid():
         return
-    with _lock:
+    me = _guard.check()
+    with _guard.lock:
+        _guard.holder = me
         if _watched == os.getpid():
             return
         threading.Thread(target=_watch, name="procpool-exit", daemon=True).start()
@@ -57,7 +63,9 @@ def _watch() -> None:
 
 @atexit.register
 def _close_all() -> None:
-    with _lock:
+    me = _guard.check()
+    with _guard.lock:
+        _guard.holder = me
         things = list(_open)
     for thing in things:
         thing.close_at_exit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import os
 import time
 import warnings
@@ -329,7 +330,7 @@ class ProcessManager(ById):
         - `stdin=False`: stdin is /dev/null
         - `merge_stderr`: both streams come as stdout, in the child's own order
         - `encoding`: any that extends ASCII; `errors`: replace, backslashreplace, surrogateescape or ignore
-        - `max_lines`, `max_bytes`, `max_age_secs`, `idle_secs`: in place of the manager's
+        - `max_lines`, `max_bytes`, `max_age_secs`, `idle_secs`: in place of the manager's (`math.inf`: no age)
         - `ready`: wait until it is ready: a pattern that a line of its output matches, as in `expect`; a TCP port of
           this machine (a number) that accepts connections; or a function of the `Process`, asked again and again
           until what it returns is true. Up to `ready_timeout` seconds (default: the manager's `timeout`)
@@ -385,8 +386,8 @@ class ProcessManager(ById):
         decoding = Decoding(encoding, errors)
         lines = self._max_lines if max_lines is None else whole_number("max_lines", max_lines)
         size = self._max_bytes if max_bytes is None else whole_number("max_bytes", max_bytes)
-        age = seconds("max_age_secs", max_age_secs, optional=True)
-        idle = seconds("idle_secs", idle_secs, optional=True)
+        age = _own_age("max_age_secs", max_age_secs)
+        idle = _own_age("idle_secs", idle_secs)
         limit = self.timeout if ready_timeout is DEFAULT else seconds("ready_timeout", ready_timeout, optional=True)
         wait_until_ready = None if ready is None else readiness(ready)
         for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr)):
@@ -492,15 +493,15 @@ class ProcessManager(ById):
     def cleanup(self, max_age_secs: Optional[float] = None, *, idle_secs: Optional[float] = None) -> dict[str, Exit]:
         """End and forget what was started, or last active, at least that many seconds ago; return how each ended.
 
-        Without arguments the manager's own ages are applied; if it has none, what has ended is forgotten, and
-        what lives is left alone.
+        Without arguments the ages of the manager, and of single starts, are applied; if the manager has none, what
+        has ended is forgotten.
         """
         age = seconds("max_age_secs", max_age_secs, optional=True)
         idle = seconds("idle_secs", idle_secs, optional=True)
         self._pool.get("")
         if max_age_secs is None and idle_secs is None:
-            age, idle = self._pool.max_age_secs, self._pool.idle_secs
-        return self._pool.cleanup(age, idle)
+            return self._pool.cleanup(None)
+        return self._pool.cleanup((age, idle))
 
     def close(self) -> dict[str, Exit]:
         """End and forget everything, and end the threads; return how each process ended, by id.
@@ -618,6 +619,12 @@ def _abandon(pool: Pool) -> None:
 
 def _limit(name: str, value: object) -> Optional[int]:
     return None if value is None else whole_number(name, value)
+
+
+def _own_age(name: str, value: Optional[float]) -> Optional[float]:
+    """Check an age of a start: None is the manager's, infinity is none at all."""
+    found = seconds(name, value, optional=True)
+    return math.inf if found is None and value is not None else found
 
 
 def _name(name: str, value: object) -> str:

@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import sys
-import threading
 import time
 import warnings
 from collections import deque
@@ -18,7 +17,7 @@ from procpool import lifetime
 from procpool.child import CLOSED, Child, Claim
 from procpool.duty import Duties, Duty
 from procpool.errors import LimitExceededError, ManagerClosedError, StartError
-from procpool.guard import Guard
+from procpool.guard import Guard, ReentryError
 from procpool.housekeeper import Housekeeper
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit, Usage
@@ -105,7 +104,7 @@ class Pool:
         self.closed = False
 
         # Guards the next two. Held while the helper is started, or told something, which takes a moment.
-        self._guardian_lock = threading.Lock()
+        self._guardian_guard = Guard()
         self._guardian: Optional[Guardian] = None
         self._idle_since = 0.0
 
@@ -241,6 +240,8 @@ class Pool:
         try:
             self.housekeeper.ensure()
             self.reader.enter(user)
+        except ReentryError:
+            raise
         except (RuntimeError, OSError) as error:
             raise StartError(
                 f"Failed to start process: {error}",
@@ -255,6 +256,8 @@ class Pool:
 
         try:
             attempt.notice = self.system.exit_notice(child.pid, tell)
+        except ReentryError:
+            raise
         except (RuntimeError, OSError) as error:
             raise StartError(
                 f"Failed to start process {child.argv[0]!r}: {error}",
@@ -281,7 +284,9 @@ class Pool:
         """Start the guardian, if there is none: it has to know our mark before the first process has it."""
         if not self._wants_guardian or self.system is not linux:
             return
-        with self._guardian_lock:
+        me = self._guardian_guard.check()
+        with self._guardian_guard.lock:
+            self._guardian_guard.holder = me
             self._idle_since = 0.0
             if self._guardian is not None:
                 return
@@ -295,9 +300,9 @@ class Pool:
                 )
                 return
             guardian = Guardian(self._identity(), self.grace)
-            me = self.system.look(os.getpid())
+            entry = self.system.look(os.getpid())
             try:
-                guardian.start(0.0 if me is None else me.start)
+                guardian.start(0.0 if entry is None else entry.start)
             except OSError as error:
                 raise StartError(
                     f"Failed to start process: {error}",
@@ -309,7 +314,9 @@ class Pool:
         self.housekeeper.wake()  # it has something to watch now
 
     def _tell_guardian(self, *message: object) -> None:
-        with self._guardian_lock:
+        me = self._guardian_guard.check()
+        with self._guardian_guard.lock:
+            self._guardian_guard.holder = me
             if self._guardian is not None:
                 self._guardian.tell(*message)
 
@@ -320,7 +327,9 @@ class Pool:
 
     def _watch_guardian(self) -> None:
         """Replace a guardian that is gone, or did not answer since the last look."""
-        with self._guardian_lock:
+        me = self._guardian_guard.check()
+        with self._guardian_guard.lock:
+            self._guardian_guard.holder = me
             guardian = self._guardian
             if guardian is None:
                 return
@@ -329,15 +338,17 @@ class Pool:
                 guardian.tell("ping")
                 return
             guardian.discard()
-            me = self.system.look(os.getpid())
-            guardian.start(0.0 if me is None else me.start)
+            entry = self.system.look(os.getpid())
+            guardian.start(0.0 if entry is None else entry.start)
         # Only now, so that a start tells the new one, or is in the registry, or, between the two, bears our mark.
         for child in self.all():
             if not child.empty:
                 self._tell_guardian("add", child.tree.token.decode(), child.pid)
 
     def _dismiss_guardian(self) -> None:
-        with self._guardian_lock:
+        me = self._guardian_guard.check()
+        with self._guardian_guard.lock:
+            self._guardian_guard.holder = me
             if self._guardian is not None:
                 self._guardian.dismiss()
                 self._guardian = None
@@ -497,7 +508,9 @@ class Pool:
         begin = time.monotonic()
         lone = tree.alive_if_lone(trees, self.system)
         if lone is None and self._guardian is not None:
-            with self._guardian_lock:
+            me = self._guardian_guard.check()
+            with self._guardian_guard.lock:
+                self._guardian_guard.holder = me
                 connection = None if self._guardian is None else self._guardian.connect()
             living = None if connection is None else request(connection, verb, trees, grace)
             if living is not None:
@@ -616,15 +629,14 @@ class Pool:
 
     # Housekeeping
 
-    def cleanup(self, max_age_secs: Optional[float], idle_secs: Optional[float]) -> dict[str, Exit]:
+    def cleanup(self, ages: Optional[Ages]) -> dict[str, Exit]:
         """End and forget what is too old or idle.
 
-        Without arguments the ages of the manager and of each start are meant; where the manager has none, what has
-        ended is forgotten.
+        None: the ages of the manager and of each start are meant; where the manager has none, what has ended is
+        forgotten.
         """
         children = self.all()
         exits: dict[str, Exit] = {}
-        ages = None if max_age_secs is None and idle_secs is None else (max_age_secs, idle_secs)
         if ages is None and self.max_age_secs is None and self.idle_secs is None:
             self._look_now(children)
             exits = self.end([child for child in children if child.empty], by="close")
@@ -697,7 +709,9 @@ class Pool:
 
     def _rest(self, now: float) -> Optional[float]:
         """Let the guardian go when there has been nothing to guard for a while."""
-        with self._guardian_lock:
+        me = self._guardian_guard.check()
+        with self._guardian_guard.lock:
+            self._guardian_guard.holder = me
             if self._guardian is None:
                 return None
             self._idle_since = self._idle_since or now

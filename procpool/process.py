@@ -241,7 +241,7 @@ class Process:
                     self._expired(
                         f"a line that matches {wanted}",
                         limit,
-                        "it may be holding its output back until more is there: try python -u, stdbuf -oL, or a pty",
+                        "it may be holding its output back until more is there: try python -u or stdbuf -oL",
                     )
         if not child.exited:
             child.wait_until(lambda: child.exited or None, time.monotonic() + QUIET_SECS)
@@ -297,10 +297,14 @@ class Process:
         target = sys.stdout if file is None else file
         if not callable(getattr(target, "write", None)):
             raise TypeError(f"file must be a text file, not {type(file).__name__}")
+        begun = False  # a line
         for output in self._outputs(self._positions(None), None, "output"):
-            if output.dropped.stdout or output.dropped.stderr:
-                target.write(f"[... {output.dropped.stdout + output.dropped.stderr} lines lost ...]\n")
-            target.write(output.text)
+            lost = output.dropped.stdout + output.dropped.stderr
+            if lost:
+                target.write("\n" * begun + f"[... {lost} lines lost ...]\n")
+            text = output.text
+            target.write(text)
+            begun = not text.endswith("\n") if text else begun and not lost
             target.flush()
 
     def _outputs(self, positions: Positions, limit: Optional[float], what: str) -> Iterator[Output]:

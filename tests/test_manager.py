@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import pickle
 import signal
 import threading
@@ -279,6 +280,19 @@ def test_cleanup_forgets_what_ended_and_never_touches_what_lives(manager):
     assert list(manager) == [living]
 
 
+def test_cleanup_without_arguments_applies_the_ages_of_each_start():
+    """Its own before the manager's; infinity is none."""
+    with procpool.ProcessManager(max_age_secs=0.1, cleanup_interval=60, guardian=False) as manager:
+        old = manager.spawn("a", "cat", max_age_secs=3600)
+        ageless = manager.spawn("a", "cat", max_age_secs=math.inf)
+        mortal = manager.spawn("a", "cat")
+        mortal.wait(5)
+        assert set(manager.cleanup()) <= {mortal.id}
+        assert old.alive
+        assert ageless.alive
+        assert set(manager.cleanup(max_age_secs=0)) >= {old.id, ageless.id}
+
+
 def test_cleanup_ends_what_is_too_old_or_idle(manager):
     """As the seed's, and by idleness."""
     old = manager.start("a", "cat")
@@ -446,29 +460,43 @@ def test_p43_if_the_reader_dies_every_waiter_gets_an_error():
     manager.close()
 
 
-def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn):
-    """Where its own thread is inside the lock; elsewhere it works."""
+HANDLERS = {
+    "info": (lambda process: process.info(), lambda process: process._child.guard),
+    "write": (lambda process: process.write("x"), lambda process: process._child.stdin._guard),
+    "send_signal": (lambda process: process.send_signal(0), lambda process: process._child._pin),
+    "start": (lambda process: process._manager.start("a", "true"), lambda process: process._child.reader._guard),
+    "start, registry": (lambda process: process._manager.start("a", "true"), lambda process: process._pool.guard),
+    "kill": (lambda process: process._manager.kill_all(), lambda process: process._child.guard),
+}
+
+
+@pytest.mark.parametrize("case", HANDLERS)
+def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn, manager, case):
+    """Where its own thread is inside the lock that the verb needs; elsewhere it works, and nothing is left behind."""
     process = spawn("wait")
+    verb, guard_of = HANDLERS[case]
     caught = []
 
     def handler(*_):
         try:
-            process.info()
+            verb(process)
         except RuntimeError as error:
             caught.append(str(error))
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        guard = process._child.guard
+        guard = guard_of(process)
         me = guard.check()
         with guard.lock:
             guard.holder = me
             signal.raise_signal(signal.SIGUSR1)
+        assert len(caught) == 1
         assert "signal handler" in caught[0]
         signal.raise_signal(signal.SIGUSR1)
         assert len(caught) == 1
     finally:
         signal.signal(signal.SIGUSR1, before)
+    until(lambda: manager._pool.total <= 2, "no slot of what failed")
 
 
 def test_the_default_manager_has_no_limit():

@@ -78,13 +78,20 @@ def test_stream_shows_everything_as_it_comes(spawn):
 
 
 def test_stream_counts_what_was_lost(spawn):
-    """In a line of its own."""
-    process = spawn("lines:5000", max_lines=10)
-    process.wait(10)
-    screen = io.StringIO()
-    process.read()
+    """In a line of its own, also where a line was begun."""
+
+    class Slow(io.StringIO):
+        def write(self, text):
+            if text == "50%":
+                process.send_line()
+                process.wait(10)
+            return super().write(text)
+
+    screen = Slow()
+    process = spawn("out:50%", "line", "lines:5000", max_lines=10)
     process.stream(screen)
-    assert screen.getvalue() == ""
+    assert screen.getvalue().startswith("50%\n[... 4990 lines lost ...]\nline 4990\n")
+    screen = io.StringIO()
     process = spawn("lines:5000", max_lines=10)
     process.wait(10)
     process.stream(screen)

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, Callable, Optional, Protocol
 
 from procpool.duty import open_pipes, start_thread
+from procpool.guard import Guard
 from procpool.output.buffer import LineBuffer
 
 CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
@@ -131,7 +132,7 @@ class Reader:
         self._name = name
         # Guards _users, _thread (which takes itself in and out), _pipe, _closed. Never held while anything else is
         # locked or waited for.
-        self._lock = threading.Lock()
+        self._guard = Guard()
         self._users: set[bytes] = set()
         self._thread: Optional[threading.Thread] = None
         self._pipe: list[int] = []  # what wakes the thread: its end, and ours
@@ -144,7 +145,9 @@ class Reader:
 
     def enter(self, user: bytes) -> None:
         """Note a user; start the thread if there is none. Raises RuntimeError or OSError if that fails."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self.failure is not None:
                 raise RuntimeError(f"the reader thread died: {self.failure!r}")
             if self._thread is None:
@@ -153,14 +156,18 @@ class Reader:
 
     def leave(self, user: bytes) -> None:
         """Forget a user."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self._users.discard(user)
             if not self._users:
                 self._poke()
 
     def close(self) -> None:
         """End the thread as soon as there are no users, without lingering; what waits to be called is called."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self._closed = True
             self._poke()
             thread = self._thread
@@ -172,12 +179,16 @@ class Reader:
     def call(self, owner: Owner, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called in the thread; an error in it goes to the owner."""
         self._calls.append((owner, function, args))
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self._poke()
 
     def call_if_running(self, function: Callable[[], None]) -> bool:
         """Have `function()` called in the thread; False if there is none."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self._thread is None:
                 return False
             self._calls.append((None, function, ()))
@@ -232,7 +243,9 @@ class Reader:
                 pass  # it has enough reasons to wake up
 
     def _run(self) -> None:
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self._thread is not None or not self._pipe:
                 return  # an interrupted start made two of us, or one too late
             self._thread = threading.current_thread()
@@ -269,7 +282,9 @@ class Reader:
 
     def _finished(self, *, idle: bool) -> bool:
         """End the thread, under the lock, if nobody needs it."""
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             if self._users or self._calls or not (self._closed or idle):
                 return False
             self._tear_down()
@@ -281,7 +296,9 @@ class Reader:
         self._thread = None
 
     def _die(self, error: BaseException) -> None:
-        with self._lock:
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
             self.failure = error
             self._tear_down()
         for owner in {*self.owners, *(call[0] for call in self._calls)}:
