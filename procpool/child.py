@@ -306,6 +306,8 @@ class Child:
             self._wake()
         if crowded and not self._finishing:
             channel.pause()
+            if not buffer.crowded:  # the searcher came on, and did not see the pause
+                channel.resume()
         if self._exit_seen and not self.exited:
             self._publish()
 
@@ -395,6 +397,8 @@ class Child:
         for channel in self.channels:
             channel.close()
         self.wake()
+        if self.has_future:
+            self._changed()
 
     # For everybody
 
@@ -434,18 +438,27 @@ class Child:
                     return None
                 if self.closed and not closing:
                     raise ManagerClosedError(CLOSED)
-                failure = self.reader.failure
-                if failure is not None and not closing:
-                    raise ProcpoolError(
-                        f"Process {self.id!r} can no longer be watched",
-                        f"the reader thread died: {failure!r}",
-                    )
+                if self.reader.failure is not None and not closing:
+                    raise self.unwatched()
                 if waiter is not None:
                     self.waiters.add(waiter)
             if waiter is None:
                 waiter = Waiter()
             else:
                 awake = waiter.sleep(deadline)
+
+    def unwatched(self) -> ProcpoolError:
+        """Return the error of those who wait for a process that nobody serves any more."""
+        return ProcpoolError(
+            f"Process {self.id!r} can no longer be watched", f"the reader thread died: {self.reader.failure!r}"
+        )
+
+    def is_waited_for(self, waiter: Waiter) -> bool:
+        """Say whether a sleeper waits for a change; if not, there was one."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            return waiter in self.waiters
 
     def forget_waiter(self, waiter: Waiter) -> None:
         """Wake a sleeper no longer."""
@@ -603,10 +616,9 @@ class Child:
         if left_behind:
             self._changed()
 
-    def wait_unclaimed(self) -> Optional[Exit]:
-        """Wait until the thread that has the claim is done; return the `Exit` that it made, if any."""
-        self.wait_until(lambda: None if self.claimed is not None else True, None, closing=True)
-        return self.exit
+    def wait_unclaimed(self, deadline: Optional[float]) -> bool:
+        """Wait until the thread that has the claim is done; False if the deadline passes. See `exit` then."""
+        return bool(self.wait_until(lambda: None if self.claimed is not None else True, deadline, closing=True))
 
     def wait_looked(self) -> None:
         """Wait while another thread looks whether the tree is empty; not while it ends it."""

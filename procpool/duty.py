@@ -44,13 +44,16 @@ class Duties:
         self._wake()
 
     def finish(self) -> None:
-        """Do all that was left. Not in the main thread."""
-        while self._left:
+        """Do all that was left; what the system has no means for is left for later. Not in the main thread."""
+        for _ in range(len(self._left)):
             try:
                 finish = self._left.popleft()
             except IndexError:
                 return  # another thread took it
-            finish()
+            try:
+                finish()
+            except OSError:
+                self._left.append(finish)
 
 
 class Duty:
@@ -76,7 +79,8 @@ class Duty:
             try:
                 finish()
             finally:
-                done.release()
+                if done.locked():
+                    done.release()
 
         self._duties.add(finish_and_tell)
         self.settled = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from typing import TYPE_CHECKING, Callable, Optional
 
@@ -11,6 +12,14 @@ from procpool.guard import Guard
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+
+RETRY_SECS = 1.0
+
+
+def show_error() -> None:
+    """Show the error that is being handled, as one that ends a thread is shown."""
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 class Housekeeper:
@@ -88,7 +97,11 @@ class Housekeeper:
                 self._rung = False
                 alarm: Future[None] = Future()
                 self._alarm = alarm
-            pause = self._work()
+            try:
+                pause = self._work()
+            except BaseException:  # a fault in one piece of work; it is shown, and the next one is done
+                show_error()
+                pause = RETRY_SECS
             me = self._guard.check()
             with self._guard.lock:
                 self._guard.holder = me

@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import Protocol
 
+from procpool.duty import start_thread
 from procpool.guard import Guard
 
 
@@ -37,22 +38,24 @@ def close_at_exit(thing: Closable) -> None:
         _open.add(thing)
 
 
-def watch_main_thread() -> None:
+def watch_main_thread(*, always: bool = False) -> None:
     """Wake blocked calls when the main thread ends. To be called before a call blocks.
 
-    Only a non-daemon thread other than the main one needs it: for these, once per process, one daemon thread joins
-    the main thread, which is the one notice of its end that works on 3.9 to 3.13.
+    Only a non-daemon thread other than the main one needs it (`always`: nobody knows who will wait): for these, once
+    per process, one daemon thread joins the main thread, which is the one notice of its end that works on 3.9 to 3.13.
     """
     global _watched
+    if _watched == os.getpid():
+        return
     thread = threading.current_thread()
-    if thread.daemon or thread is threading.main_thread() or _watched == os.getpid():
+    if not always and (thread.daemon or thread is threading.main_thread()):
         return
     me = _guard.check()
     with _guard.lock:
         _guard.holder = me
         if _watched == os.getpid():
             return
-        threading.Thread(target=_watch, name="procpool-exit", daemon=True).start()
+        start_thread("procpool-exit", _watch)
         _watched = os.getpid()
 
 

@@ -182,7 +182,7 @@ class ById(ABC):
         deadline = None if limit is None else time.monotonic() + limit
         silence = seconds("quiet", quiet, optional=True)
         patterns = None if pattern is None else compile_patterns(pattern)  # type: ignore[arg-type]
-        if isinstance(ids, (str, bytes)):
+        if ids is not None and (isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable)):
             raise TypeError(f"ids must be a list of ids, not a single {type(ids).__name__}")
         if since is not None and not isinstance(since, Mapping):
             raise TypeError(f"since must be a mapping of ids to cursors, not {type(since).__name__}")
@@ -193,6 +193,9 @@ class ById(ABC):
         if not processes:
             raise ValueError("there is no process to wait for")
         cursors = {} if since is None else since
+        strangers = set(cursors).difference(process.id for process in processes)
+        if strangers and ids is not None:
+            raise ValueError(f"since has cursors of others than ids names: {', '.join(map(str, strangers))}")
         watches = []
         with ExitStack() as stack:
             for process in processes:
@@ -496,8 +499,8 @@ class ProcessManager(ById):
         Without arguments the ages of the manager, and of single starts, are applied; if the manager has none, what
         has ended is forgotten.
         """
-        age = seconds("max_age_secs", max_age_secs, optional=True)
-        idle = seconds("idle_secs", idle_secs, optional=True)
+        age = _own_age("max_age_secs", max_age_secs)
+        idle = _own_age("idle_secs", idle_secs)
         self._pool.get("")
         if max_age_secs is None and idle_secs is None:
             return self._pool.cleanup(None)
@@ -622,7 +625,7 @@ def _limit(name: str, value: object) -> Optional[int]:
 
 
 def _own_age(name: str, value: Optional[float]) -> Optional[float]:
-    """Check an age of a start: None is the manager's, infinity is none at all."""
+    """Check an age: None is not given, infinity is none at all."""
     found = seconds(name, value, optional=True)
     return math.inf if found is None and value is not None else found
 

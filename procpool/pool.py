@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from procpool import lifetime
 from procpool.child import CLOSED, Child, Claim
-from procpool.duty import Duties, Duty
+from procpool.duty import Duties, Duty, start_thread
 from procpool.errors import LimitExceededError, ManagerClosedError, StartError
 from procpool.guard import Guard, ReentryError
-from procpool.housekeeper import Housekeeper
+from procpool.housekeeper import Housekeeper, show_error
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit, Usage
 from procpool.system import System, linux, this_system, tree
@@ -102,6 +102,7 @@ class Pool:
         self._slots: dict[str, set[bytes]] = {}  # by agent: the marks of living trees, and of starts in flight
         self._started = 0
         self.closed = False
+        self.ended = False  # closed, and everything that could be ended is
 
         # Guards the next two. Held while the helper is started, or told something, which takes a moment.
         self._guardian_guard = Guard()
@@ -420,6 +421,7 @@ class Pool:
         exits: dict[str, Exit] = {}
         rest = list(children)
         secs = self.grace if grace is None else grace
+        begin = time.monotonic()
         while rest:
             mine: Claim = []
             duty = Duty(functools.partial(self._go_on_ending, mine, secs, forget), self.duties)
@@ -438,8 +440,12 @@ class Pool:
             others = [child for child in rest if child not in mine]
             rest = []
             for child in others:
-                found = child.wait_unclaimed()
-                if found is None:
+                if not child.wait_unclaimed(begin + secs):
+                    # Whoever ends it gives it more time than we do.
+                    self._at_trees("end", [child.tree.copy()])
+                    child.wait_unclaimed(None)
+                found = child.exit
+                if found is None or (forget and not child.forgotten and not found.survivors):
                     rest.append(child)
                 else:
                     exits[child.id] = found
@@ -451,6 +457,7 @@ class Pool:
 
         future: Future[Optional[int]] = Future()
         future.set_running_or_notify_cancel()  # a cancelled one could not be completed
+        lifetime.watch_main_thread(always=True)  # whoever waits for it would keep the interpreter from ending
         self._futures.append((child, future))
         child.has_future = True
         self.housekeeper.wake()
@@ -459,20 +466,23 @@ class Pool:
     def _complete_futures(self) -> None:
         for _ in range(len(self._futures)):
             child, future = self._futures.popleft()
-            if child.exited:
-                future.set_result(child.returncode)
-            elif self.closed and child.claimed is None:
-                future.set_exception(ManagerClosedError(CLOSED, f"process {child.id} could not be ended"))
-            else:
-                self._futures.append((child, future))
+            try:
+                if child.exited:
+                    future.set_result(child.returncode)
+                elif self.ended:
+                    future.set_exception(ManagerClosedError(CLOSED, f"process {child.id} could not be ended"))
+                elif child.reader.failure is not None:
+                    future.set_exception(child.unwatched())
+                else:
+                    self._futures.append((child, future))
+            except BaseException:  # of a callback, such as SystemExit
+                show_error()
 
     def usage(self, child: Child) -> Usage:
         """Look once at what a tree uses."""
         import psutil
 
-        # A tree of our own: whoever has the claim may be looking at the other.
-        one = tree.Tree(child.pid, child.tree.token.decode(), child.tree.born)
-        one.seen = dict(child.tree.seen)
+        one = child.tree.copy()  # whoever has the claim may be looking at the other
         members = [] if child.empty else tree.alive([one], self.system).get(one, [])
         processes = threads = rss = 0
         cpu = 0.0
@@ -608,6 +618,7 @@ class Pool:
         for child in children:
             child.close_calls()
         exits = self.end(children, by=by, grace=grace)
+        self.ended = True
         self._dismiss_guardian()
         self.reader.close()
         self.housekeeper.stop(JOIN_SECS)
@@ -668,9 +679,10 @@ class Pool:
             self.close()
             return None
         try:
-            return self._keep_house()
+            pause = self._keep_house()
         except OSError:  # the system could not be asked, for lack of fds or memory
-            return RETRY_SECS
+            pause = RETRY_SECS
+        return RETRY_SECS if self.duties and (pause is None or pause > RETRY_SECS) else pause
 
     def _keep_house(self) -> Optional[float]:
         now = time.monotonic()
@@ -685,9 +697,8 @@ class Pool:
         self._looks = {child: look for child, look in self._looks.items() if not child.empty}
         self._forget_oldest(children)
         living = [child for child in children if not child.empty]
-        for by, aged in self._aged(living, now).items():
-            self.end(aged, by=by, forget=False)
-        living = [child for child in living if not child.empty]
+        for by, aged in self._aged([child for child in living if child.claimed is None], now).items():
+            self._end_aside(aged, by)
         if not living and not self._slots and not self.duties:
             return self._rest(now)
         times = [look[0] for look in self._looks.values()]
@@ -707,6 +718,20 @@ class Pool:
             times = [max(at, now + min(self.cleanup_interval, RETRY_SECS)) if at <= now else at for at in times]
         return max(min(times) - time.monotonic(), 0.0) if times else math.inf
 
+    def _end_aside(self, aged: list[Child], by: str) -> None:
+        """End trees in a thread of their own: it takes up to the grace, and others wait for us."""
+
+        def end() -> None:
+            try:
+                self.end(aged, by=by, forget=False)
+            except OSError:
+                pass  # the system could not be asked; they are as old the next time
+
+        try:
+            start_thread("procpool-ending", end)
+        except RuntimeError:
+            end()
+
     def _rest(self, now: float) -> Optional[float]:
         """Let the guardian go when there has been nothing to guard for a while."""
         me = self._guardian_guard.check()
@@ -725,7 +750,7 @@ class Pool:
         """Keep the newest `keep_exited` ended processes of each agent."""
         ended: dict[str, list[Child]] = {}
         for child in children:
-            if child.empty and not child.served:
+            if child.empty and not child.served and child.claimed is None:
                 ended.setdefault(child.agent_id, []).append(child)
         for of_agent in ended.values():
             of_agent.sort(key=lambda child: child.ended_at)

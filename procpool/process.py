@@ -168,7 +168,7 @@ class Process:
         after it, and takes nothing: any number of readers can follow one process, and ask again.
         `max_lines` leaves the rest for the next read.
         """
-        child = self._check(after_close=since is not None)
+        child = self._check()
         limit = seconds("timeout", timeout)
         deadline = None if limit is None else time.monotonic() + limit
         if max_lines is not None:
@@ -191,7 +191,7 @@ class Process:
 
     def tail(self, n: int = 20) -> Output:
         """Return the newest `n` lines of each stream, and the unfinished ones; nothing is taken."""
-        child = self._check(after_close=True)
+        child = self._check()
         whole_number("n", n)
         me = child.guard.check()
         with child.guard.lock:
@@ -314,12 +314,15 @@ class Process:
         def news() -> Optional[View]:
             return child.look(positions) if child.eof or child.news(positions) else None
 
+        deadline = None if limit is None else time.monotonic() + limit
         while True:
-            self._check(after_close=True)
-            view = child.wait_until(news, None if limit is None else time.monotonic() + limit)
+            self._check()
+            view = child.wait_until(news, deadline)
             if view is None:
                 self._expired(what, limit)
             positions = view.ends
+            if limit is not None and any(span.records for span in view.spans.values()):
+                deadline = time.monotonic() + limit  # for the next line
             yield child.render(view)
             if view.eof:
                 return
@@ -330,7 +333,8 @@ class Process:
         Like `Popen.communicate`, but a descendant that goes on holding the output holds up nothing; what was lost,
         as more came than is kept, is counted in `dropped`; and a process that ends without reading its input
         is no error. Waits up to `timeout` seconds in all (default: the manager's; None: for ever). Raises
-        `TimeoutExpired`; then nothing is lost, and it can be called again, without input.
+        `TimeoutExpired`; no output is lost then, and it can be called again, without input; if it is a
+        `WriteTimeoutError` the rest of the input, after `written` bytes, was not written.
 
         >>> import procpool
         >>> with procpool.spawn("sort") as sort:
@@ -376,7 +380,9 @@ class Process:
         ...     process.exit_future().result(timeout=5)
         0
         """
-        return self._pool.exit_future(self._check())
+        future = self._pool.exit_future(self._check())
+        future.procpool_manager = self._manager  # type: ignore[attr-defined]  # as long as it lives, so does that
+        return future
 
     def kill(self, *, grace: Optional[float] = None) -> Exit:
         """End the whole tree, forget the process, and say how it ended, with the output that nobody had read.
@@ -416,7 +422,7 @@ class Process:
 
     def info(self) -> ProcessInfo:
         """Return a snapshot of what is known."""
-        child = self._check(after_close=True)
+        child = self._check()
         me = child.guard.check()
         with child.guard.lock:
             child.guard.holder = me
@@ -446,14 +452,13 @@ class Process:
 
     # Helpers
 
-    def _check(self, *, after_close: bool = False) -> Child:
-        if not after_close:
-            self._pool.check()
+    def _check(self) -> Child:
+        self._pool.check()
         return self._child
 
     def _positions(self, since: Optional[str]) -> Positions:
         """Read a cursor of this process; None is the default one."""
-        child = self._check(after_close=since is not None)
+        child = self._check()
         if since is None:
             return child.read_to
         positions = child.positions(since)

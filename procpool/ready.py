@@ -67,15 +67,17 @@ def _ask(process: Process, ask: Callable[[Process], Any], timeout: Optional[floa
 
 def _accepts(port: int) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=CONNECT_SECS).close()
+        with socket.create_connection((HOST, port), timeout=CONNECT_SECS) as connection:
+            # A free port may be chosen for our own end, which then is connected to itself.
+            return bool(connection.getsockname() != connection.getpeername())
     except OSError:
         return False
-    return True
 
 
 def _ended(process: Process, what: str) -> StartError:
+    end = "closed its output" if process.alive else "ended"
     return StartError(
-        f"Failed to start process {process.args[0]!r}: it ended before it was ready",
+        f"Failed to start process {process.args[0]!r}: it {end} before it was ready",
         process._describe(f"it was to give {what}"),
         command=process.args[0],
         errno=None,

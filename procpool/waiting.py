@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from procpool.child import CLOSED, Child, Positions, Waiter
 from procpool.duty import Duties, Duty
-from procpool.errors import ManagerClosedError, ProcpoolError
+from procpool.errors import ManagerClosedError
 from procpool.output.buffer import Position, Span
 from procpool.output.search import QUIET_SECS, Hit, Search
 from procpool.snapshot import Match, Wake
@@ -106,9 +107,9 @@ class Searcher:
         child.let_flow()
         return None
 
-    def standing(self) -> Optional[Match]:
-        """Return a match that did not change for long enough, if there is one."""
-        now = time.monotonic()
+    def standing(self, *, ended: bool = False) -> Optional[Match]:
+        """Return a match that did not change for long enough (`ended`: that there is now), if there is one."""
+        now = math.inf if ended else time.monotonic()
         hits = [(name, hit) for name, (hit, since) in self._held.items() if since + QUIET_SECS <= now]
         return self._found(*min(hits, key=lambda item: item[1].pattern)) if hits else None
 
@@ -154,6 +155,7 @@ class Watch:
         self._positions = positions
         self._once = once  # an exit that was told is not told again
         self._begin = time.monotonic()
+        self.over = False  # it has exited, and somebody was told
         self.until: Optional[float] = None  # when to look again, though nothing changed
 
     def look(self, waiter: Waiter) -> Optional[Wake]:
@@ -167,22 +169,24 @@ class Watch:
         with child.guard.lock:
             child.guard.holder = me
             child.waiters.add(waiter)
-            closed, failure = child.closed, child.reader.failure
+            closed, failed = child.closed, child.reader.failure is not None
             spans = None if searcher is None else searcher.news()
-            exited = child.exited and not (self._once and child.exit_told)
+            exited = child.exited
+            self.over = exited and self._once and child.exit_told
             new = child.news(child.read_to if self._positions is None else self._positions)
             spoke = max(child.spoke.values())
         if searcher is not None:
-            match = searcher.look(spans) if spans is not None else searcher.standing()
+            match = searcher.look(spans) if spans is not None else None
+            # What was said before the exit comes before it, also without a newline.
+            match = match or searcher.standing(ended=exited)
             if match is not None:
                 return Wake(child.id, "pattern", match, None)
-        if exited:
-            child.exit_told = True
+        if exited and self._tell():
             return Wake(child.id, "exit", None, child.returncode)
         if closed:
             raise ManagerClosedError(CLOSED)
-        if failure is not None:
-            raise ProcpoolError(f"Process {child.id!r} can no longer be watched", f"the reader died: {failure!r}")
+        if failed:
+            raise child.unwatched()
         if self._output and new:
             return Wake(child.id, "output", None, None)
         quiet_at = None
@@ -194,11 +198,22 @@ class Watch:
         self.until = earliest(quiet_at, None if searcher is None else searcher.until)
         return None
 
+    def _tell(self) -> bool:
+        """Say whether to tell of the exit."""
+        child = self.child
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            told, child.exit_told = child.exit_told, True
+        self.over = self._once and told
+        return not self.over
+
 
 def wait_any(watches: list[Watch], deadline: Optional[float]) -> Optional[Wake]:
     """Wait until one of several processes does what it is watched for; None when the deadline passes.
 
-    Sleeps on all of them at once, and looks again only at those that changed.
+    Sleeps on all of them at once, and looks again only at those that changed. Raises ValueError when there is none
+    left that could still do anything.
     """
     waiter = Waiter()
     due = watches
@@ -208,6 +223,8 @@ def wait_any(watches: list[Watch], deadline: Optional[float]) -> Optional[Wake]:
                 wake = watch.look(waiter)
                 if wake is not None:
                     return wake
+            if all(watch.over for watch in watches):
+                raise ValueError("there is no process to wait for")
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return None
@@ -216,7 +233,7 @@ def wait_any(watches: list[Watch], deadline: Optional[float]) -> Optional[Wake]:
             due = [
                 watch
                 for watch in watches
-                if waiter not in watch.child.waiters or (watch.until is not None and watch.until <= now)
+                if not watch.child.is_waited_for(waiter) or (watch.until is not None and watch.until <= now)
             ]
     finally:
         for watch in watches:

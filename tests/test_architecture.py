@@ -16,8 +16,8 @@ TESTS = Path(__file__).parent
 # The architecture, from the ground up. Rooms on one floor do not know each other.
 FLOORS = [
     {"errors", "snapshot", "guard"},
-    {"lifetime", "duty"},
-    {"output", "system", "housekeeper"},
+    {"duty"},
+    {"lifetime", "output", "system", "housekeeper"},
     {"child"},
     {"pool", "waiting"},
     {"process"},

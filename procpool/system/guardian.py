@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -40,6 +41,7 @@ DEADLINE_SECS = 30.0  # for all of it, whatever happens
 UNBEGUN_SECS = 0.5  # a dying owner's socket ends a little before it
 LEARN_SECS = 0.05  # how long after the last message roots are looked at
 STARTUP_SECS = 5.0  # how long a helper may take to say who it is
+LONGEST_SECS = 86_400.0
 ANSWER_SECS = 2.0  # how long an answer may take beyond the grace
 
 
@@ -194,7 +196,7 @@ def request(connection: socket.socket, verb: str, trees: list[Tree], grace: floa
     """
     try:
         with connection:
-            connection.settimeout(grace + ANSWER_SECS)
+            connection.settimeout(min(grace, LONGEST_SECS) + ANSWER_SECS)
             connection.sendall(marshal.dumps([verb, grace, [one.state() for one in trees]]))
             connection.shutdown(socket.SHUT_WR)
             answer = marshal.loads(_receive(connection))
@@ -231,6 +233,7 @@ def _serve(fd: int) -> None:
         options = {"grace": grace} if verb == "end" else {}
         living = getattr(tree, verb)(trees, linux, **options)
         connection.sendall(marshal.dumps([[one in living, one.state()] for one in trees]))
+        connection.shutdown(socket.SHUT_WR)  # a fork of the owner may hold a copy of our end
 
 
 class Helper:
@@ -315,7 +318,10 @@ class Helper:
         begin = quiet = time.monotonic()
         while time.monotonic() - quiet < RESCAN_SECS and time.monotonic() - begin < DEADLINE_SECS:
             trees = [Tree(-1, self._mark, None), *self._roots.values()]
-            tree.end(trees, linux, grace=self._grace)
+            try:
+                tree.end(trees, linux, grace=self._grace)
+            except OSError:  # for lack of fds or memory: again
+                quiet = time.monotonic()
             if any(one.pids for one in trees):
                 quiet = time.monotonic()
             time.sleep(0.02)  # between two looks; there is no event to wait for
@@ -331,6 +337,8 @@ def main(words: list[str]) -> None:
     """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace])`."""
     fd, owner, start, mark, grace = words
     # What the owner says is never urgent: it must not lose its CPU to us at each message.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the owner's may be low, and trees are large
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     Helper(int(fd), int(owner), float(start), mark, float(grace)).guard()
 

@@ -22,6 +22,8 @@ PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
 PIDFD_INFO_BYTES = 64
 MOST_PIDFDS = 128  # a process may have few fds (ulimit -n)
+NO_FDS_SECS = 0.02
+LONGEST_SECS = 86_400.0
 ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
 
 
@@ -176,6 +178,7 @@ def wait(entries: Iterable[Entry], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     files: list[FileIO] = []
     ends = select.poll()
+    starved = False
     try:
         for entry in islice(entries, MOST_PIDFDS):
             try:
@@ -183,14 +186,17 @@ def wait(entries: Iterable[Entry], seconds: float) -> None:
             except ProcessLookupError:
                 continue
             except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.EPERM):
-                    raise
-                return portable.wait(entries, seconds)
+                if error.errno in (errno.ENOSYS, errno.EPERM):
+                    return portable.wait(entries, seconds)
+                starved = True  # there are no more fds: those that there are will do
+                break
             ends.register(files[-1], select.POLLIN)
         living = len(files)
         left = seconds
+        if starved and not files:
+            time.sleep(min(left, NO_FDS_SECS))
         while living and left > 0:
-            for fd, _ in ends.poll(left * 1000):
+            for fd, _ in ends.poll(min(left, LONGEST_SECS) * 1000):
                 ends.unregister(fd)
                 living -= 1
             left = deadline - time.monotonic()

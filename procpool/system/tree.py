@@ -49,6 +49,12 @@ class Tree:
         """Whether the root is known, and an unreaped child of ours."""
         return self.root > 0 and not self.start
 
+    def copy(self) -> Tree:
+        """Return another one, to be looked at by somebody else."""
+        other = Tree(self.root, self.token.decode(), self.born, self.start)
+        other.seen = dict(self.seen)
+        return other
+
     def state(self) -> list[Any]:
         """Return everything, for another interpreter."""
         return [
