@@ -18,8 +18,9 @@ RETRY_SECS = 1.0
 
 
 def show_error() -> None:
-    """Show the error that is being handled, as one that ends a thread is shown."""
-    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    """Show the error that is being handled, as one that ends a thread is shown; SystemExit is not."""
+    if not isinstance(sys.exc_info()[1], SystemExit):
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 class Housekeeper:

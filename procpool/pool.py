@@ -633,7 +633,9 @@ class Pool:
         """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""
         if self.owner != os.getpid() or self.closed:
             return []
-        living = [child.id for child in list(self.children.values()) if not child.empty]
+        # A root that has just exited is mostly the last of its tree, though nobody has looked yet.
+        children = [child for child in list(self.children.values()) if not child.empty]
+        living = [child.id for child in children if not child.exited or len(child.tree.seen) > 1]
         self.abandoned = True
         self.reader.call_unlocked(self.housekeeper.wake)
         return living

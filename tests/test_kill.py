@@ -465,6 +465,36 @@ def test_wrong_graces_are_named(spawn, grace, error):
     assert process.alive
 
 
+@pytest.mark.parametrize("guardian", [True, False])
+def test_p01_p08_few_fds_keep_no_tree_alive(guardian):
+    """A tree with more members than the owner may have fds, all of which ignore TERM."""
+    argv = child("ignore:SIGTERM", *[fork("out:up\\n", "wait")] * 80, "wait")
+    script = f"""
+import resource, time
+import procpool
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+manager = procpool.ProcessManager(grace=0.3, guardian={guardian})
+process = manager.spawn("a", {argv!r})
+for _ in range(80): process.expect("up", 10)
+begin = time.monotonic()
+ended = process.kill()
+assert time.monotonic() - begin < 2.3
+assert len(ended.pids) == 81 and not ended.survivors, ended
+manager.close()
+print("all gone")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=18)
+    assert done.stdout == "all gone\n", done.stderr
+
+
+def test_a_large_grace_is_no_error(spawn):
+    """Whatever it is, an obedient tree costs none of it."""
+    assert spawn("wait").kill(grace=1e10).survivors == ()
+    process = spawn(fork("out:up\\n", "wait"), "wait")
+    process.expect("up", 10)
+    assert process.kill(grace=1e10).survivors == ()
+
+
 def test_wait_times_out(spawn):
     """The process lives on."""
     process = spawn("wait")

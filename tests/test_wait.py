@@ -217,7 +217,8 @@ def test_wait_any_wakes_at_a_kill_and_at_a_close(manager):
         ({"ids": "proc_1"}, TypeError, "ids"), ({"pattern": "a\nb"}, ValueError, "newline"),
         ({"quiet": -1}, ValueError, "quiet"), ({"timeout": float("nan")}, ValueError, "timeout"),
         ({"since": "1.0"}, TypeError, "since"), ({"since": {"proc_1": "x"}}, ValueError, "since"),
-        ({"ids": []}, ValueError, "no process"),
+        ({"ids": []}, ValueError, "no process"), ({"ids": 5}, TypeError, "ids"),
+        ({"ids": ["proc_1"], "since": {"proc_2": ""}}, ValueError, "proc_2"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_of_wait_any_are_named(manager, options, error, what):
@@ -250,6 +251,46 @@ def test_a_hundred_quiet_processes_cost_nothing(manager):
     assert (time.process_time() - cpu) / (time.monotonic() - begin) < 0.01
 
 
+def test_wait_any_of_all_ends_when_nothing_can_come_any_more(manager):
+    """Two wait for the exit of one process: one is told, the other does not sleep for ever."""
+    manager.start("a", child("line", "exit:0"))
+    found = []
+
+    def wait():
+        try:
+            found.append(manager.wait_any(timeout=10).reason)
+        except ValueError as error:
+            found.append(str(error))
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(manager["proc_1"]._child.waiters) == 2, "two sleepers")
+    manager.send_line("proc_1")
+    for thread in threads:
+        thread.join(5)
+    assert sorted(found) == ["exit", "there is no process to wait for"]
+
+
+def test_p20_what_was_said_before_the_exit_is_told_before_it(manager):
+    """Also without a newline, and while a descendant holds the pipe."""
+    for steps in (["out:ready", "exit:0"], ["out:ready", fork("wait"), "exit:0"]):
+        for _ in range(10):
+            process = manager.start("a", child(*steps))
+            wakes = [manager.wait_any([process], pattern="ready", timeout=10).reason for _ in range(2)]
+            assert wakes == ["pattern", "exit"]
+            manager.kill(process)
+
+
+def test_the_timeout_of_follow_is_for_each_line(manager):
+    """Bytes that end no line do not put it off."""
+    source = "import time\nfor _ in range(50): print('.', end='', flush=True); time.sleep(0.1)"
+    begin = time.monotonic()
+    with pytest.raises(procpool.TimeoutExpired):
+        list(manager.spawn("a", [sys.executable, "-S", "-E", "-c", source]).follow(timeout=0.5))
+    assert 0.5 <= time.monotonic() - begin < 2
+
+
 # exit_future
 
 
@@ -279,7 +320,53 @@ def test_an_exit_future_ends_with_the_manager():
     assert future.result(timeout=5) == -15
 
 
+def test_p15_an_exit_future_keeps_the_manager_alive():
+    """Nobody holds anything else."""
+    assert procpool.ProcessManager().spawn("a", child("exit:5")).exit_future().result(timeout=10) == 5
+
+
+def test_p43_a_callback_that_ends_threads_ends_not_the_housekeeper(manager):
+    """SystemExit is what it likes; the next future is completed all the same."""
+    first = manager.spawn("a", child("line", "exit:0"))
+    future = first.exit_future()
+    future.add_done_callback(lambda _: sys.exit(3))
+    first.send_line()
+    assert future.result(timeout=10) == 0
+    assert manager.spawn("a", child("exit:6")).exit_future().result(timeout=10) == 6
+
+
+def test_p43_a_future_gets_an_error_if_the_reader_dies():
+    """As every other wait."""
+    manager = procpool.ProcessManager()
+    future = manager.spawn("a", "cat").exit_future()
+
+    def die():
+        raise SystemError("broken")
+
+    manager._pool.reader.call_unlocked(die)
+    with pytest.raises(procpool.ProcpoolError, match="can no longer be watched"):
+        future.result(timeout=10)
+    manager.close()
+
+
 # Ages, readiness, usage
+
+
+def test_what_the_timer_ends_holds_up_nobody_else():
+    """Neither futures, nor a kill of the same tree, which takes it over and forgets it."""
+    with procpool.ProcessManager(grace=3, guardian=False) as manager:
+        stubborn = manager.spawn("a", child("ignore:SIGTERM", "out:up\\n", "wait"), max_age_secs=0.3)
+        stubborn.expect("up", 10)
+        quick = manager.spawn("a", child("line", "exit:0"))
+        future = quick.exit_future()
+        until(lambda: stubborn._child.claimed, "an end by the timer")
+        quick.send_line()
+        assert future.result(timeout=2) == 0
+        begin = time.monotonic()
+        ended = stubborn.kill(grace=0.1)
+        assert time.monotonic() - begin < 2.1
+        assert ended.ended_by == "max_age"
+        assert stubborn.id not in manager
 
 
 @pytest.mark.parametrize(("option", "by"), [("max_age_secs", "max_age"), ("idle_secs", "idle")])
