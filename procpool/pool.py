@@ -312,6 +312,7 @@ class Pool:
                     errno=error.errno,
                 ) from error
             self._guardian = guardian
+            guardian.tell("ping")  # only now, that it cannot be dropped any more, it begins
         self.housekeeper.wake()  # it has something to watch now
 
     def _tell_guardian(self, *message: object) -> None:
@@ -341,6 +342,7 @@ class Pool:
             guardian.discard()
             entry = self.system.look(os.getpid())
             guardian.start(0.0 if entry is None else entry.start)
+            guardian.tell("ping")
         # Only now, so that a start tells the new one, or is in the registry, or, between the two, bears our mark.
         for child in self.all():
             if not child.empty:

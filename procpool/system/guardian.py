@@ -67,7 +67,10 @@ class Guardian:
         return -1 if self._socket is None else self._socket.fileno()
 
     def start(self, start: float) -> None:
-        """Start the helper; `start` is the start time of this very process. Raises OSError."""
+        """Start the helper; `start` is the start time of this very process. Raises OSError.
+
+        It begins with the first message: until then the end of its socket means that we were interrupted here.
+        """
         import subprocess  # the helper, which runs this file, has no need of it
 
         ours, theirs = socket.socketpair()
@@ -97,7 +100,6 @@ class Guardian:
         self._received = b""
         self._started = time.monotonic()
         self._socket = ours
-        self.tell("ping")  # now it begins
 
     @property
     def stuck(self) -> bool:
