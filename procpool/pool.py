@@ -510,7 +510,7 @@ class Pool:
                 return
             if not child.exited:
                 child.asked_by = "terminate"
-        self._at_trees("terminate", [child.tree])
+        self._at_trees("terminate", [child.tree.copy()])
 
     def _at_trees(self, verb: str, trees: list[tree.Tree], grace: float = 0.0) -> Collection[tree.Tree]:
         """Do `verb`, a function of `tree`, with trees; return those that live.
