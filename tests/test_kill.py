@@ -14,6 +14,7 @@ import pytest
 
 import procpool
 from conftest import child, fork, is_alive, on, until
+from procpool.system import linux, tree
 
 
 def pids_of(process, count) -> list[int]:
@@ -146,6 +147,29 @@ def test_p06_nobody_else_is_touched(manager):
 
 def zombies() -> list[int]:
     return [p.pid for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_p06_a_dying_stranger_is_no_member_and_its_children_are_not(monkeypatch):
+    """While a process is being reaped /proc says -1 for its session; a tree whose root is not known has that number."""
+    stranger = subprocess.Popen(child(fork("out:up\\n", "wait"), "wait"), stdout=subprocess.PIPE)
+    assert stranger.stdout.readline() == b"up\n"
+    children = psutil.Process(stranger.pid).children()
+    look = linux.look
+
+    def look_as_it_is_reaped(pid):  # the moment is too short to be met: what the kernel says then, of a real process
+        entry = look(pid)
+        return entry._replace(group=-1, session=-1, dead=True) if pid == stranger.pid else entry
+
+    monkeypatch.setattr(linux, "look", look_as_it_is_reaped)
+    tree.end([tree.Tree(-1, "0.1.0.nobody", None)], linux, grace=0.0)
+    monkeypatch.undo()
+    assert len(children) == 1
+    assert is_alive(children[0].pid)
+    assert stranger.poll() is None
+    for pid in (children[0].pid, stranger.pid):
+        linux.send(linux.look(pid), signal.SIGKILL)
+    stranger.wait()
+    stranger.stdout.close()
 
 
 def test_p07_no_zombie_is_left_and_nobody_needs_to_wait(manager):

@@ -234,8 +234,11 @@ def _serve(fd: int) -> None:
             trees.append(one)
         options = {"grace": grace} if verb == "end" else {}
         living = getattr(tree, verb)(trees, linux, **options)
-        connection.sendall(marshal.dumps([[one in living, one.state()] for one in trees]))
-        connection.shutdown(socket.SHUT_WR)  # a fork of the owner may hold a copy of our end
+        try:
+            connection.sendall(marshal.dumps([[one in living, one.state()] for one in trees]))
+            connection.shutdown(socket.SHUT_WR)  # a fork of the owner may hold a copy of our end
+        except OSError:
+            pass  # the owner is dead, or waits no longer
 
 
 class Helper:
@@ -248,7 +251,6 @@ class Helper:
         self._told: dict[str, int] = {}  # roots that were not looked at yet: most processes are gone before
         self._roots: dict[str, Tree] = {}
         self._received = b""
-        self._begun = False
         self._alive = False  # the owner
         self._watched = select.poll()
         try:
@@ -256,7 +258,8 @@ class Helper:
             entry = linux.look(owner)
             self._alive = entry is not None and entry.start == start
         except ProcessLookupError:
-            self._begun = True
+            pass
+        self._begun = not self._alive  # or we were told something
 
     def guard(self) -> None:
         """Listen until the owner is dead, or says that it is enough; then end what it left."""

@@ -84,7 +84,8 @@ def survey(
     soon as it is known.
     """
     trees = list(trees)
-    by_number = {tree.root: tree for tree in trees}
+    # Of a process that is being reaped /proc says -1 for group and session: nobody's number, least of all ours.
+    by_number = {tree.root: tree for tree in trees if tree.root > 0}
     by_token = {tree.token: tree for tree in trees if tree.token}
     by_seen = {(pid, start): tree for tree in trees for pid, start in tree.seen.items()}
     numbers, listed = _candidates(trees, system, forks)
