@@ -135,7 +135,7 @@ PREFORK = """
 import os, sys
 import procpool
 
-manager = procpool.ProcessManager()  # made before the fork, used after it
+manager = procpool.ProcessManager(max_per_agent=None)  # made before the fork, used after it
 processes = []
 
 def app(environ, start_response):
