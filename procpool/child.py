@@ -631,15 +631,14 @@ class Child:
 
     def drain(self) -> None:
         """After `finish_soon`: wait until that is done."""
-        reader = self.reader
-        self.wait_until(lambda: True if not self.served or reader.failure else None, None, closing=True)
-        if self.served and reader.failure:
+        self.wait_unserved()
+        if self.served and self.reader.failure:
             info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             self.exit_noticed(None if info is None else returncode(info))
             self.finish()
 
-    def wait_dismissed(self) -> None:
-        """Wait until `dismiss` was called."""
+    def wait_unserved(self) -> None:
+        """Wait until the reader does not serve it any more, after `finish_soon` or `dismiss`; or is dead."""
         self.wait_until(lambda: True if not self.served or self.reader.failure else None, None, closing=True)
 
     def send(self, sig: int, *, group: bool = False) -> None:

@@ -206,7 +206,7 @@ class Pool:
         if child is not None:
             launch.ours = []
             self.reader.call(child, child.dismiss)
-            child.wait_dismissed()
+            child.wait_unserved()
         launch.close()
         if launch.popen is not None:
             disown(launch.popen)

@@ -227,7 +227,7 @@ print("bounded")
 
 
 def test_p08_a_busy_owner_s_kill_takes_at_most_twenty_times_as_long():
-    """A tree, ended beside a thread that computes all the time: the guardian has a GIL of its own."""
+    """A tree, ended beside a thread that computes all the time (a lone root is slower; see gotchas)."""
     argv = child(*[fork("out:up\\n", "wait")] * 20, "wait")
     script = f"""
 import statistics, sys, threading, time

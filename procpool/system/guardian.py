@@ -61,11 +61,6 @@ class Guardian:
         self._started = 0.0
         self._socket: Optional[socket.socket] = None
 
-    @property
-    def fd(self) -> int:
-        """The socket's fd, or -1."""
-        return -1 if self._socket is None else self._socket.fileno()
-
     def start(self, start: float) -> None:
         """Start the helper; `start` is the start time of this very process. Raises OSError.
 
