@@ -471,8 +471,9 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("case", HANDLERS)
-def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn, manager, case):
+def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn, manager, case, monkeypatch):
     """Where its own thread is inside the lock that the verb needs; elsewhere it works, and nothing is left behind."""
+    monkeypatch.setattr("procpool.guard.PATIENCE_SECS", 0.2)
     process = spawn("wait")
     verb, guard_of = HANDLERS[case]
     caught = []

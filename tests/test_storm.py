@@ -15,7 +15,11 @@ from conftest import child
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("half", "seconds"),
-    [("linux", 10), ("portable", 3), pytest.param("portable", 10, marks=pytest.mark.stress)],
+    [
+        ("linux", 4),
+        ("portable", 2),
+        *(pytest.param(half, 10, marks=pytest.mark.stress) for half in ("linux", "portable")),
+    ],
 )
 def test_twenty_threads_share_a_manager(monkeypatch, half, seconds):
     """Start, write, read, expect, kill, list: what each child was told to say is what is read."""

@@ -45,6 +45,7 @@ def test_p23_follow_tells_of_gaps(spawn):
 def test_follow_ends_with_its_timeout_or_its_caller_and_never_with_the_process(spawn, manager):
     """Expiry raises; leaving the loop ends nothing."""
     process = spawn("out:one\\n", "wait")
+    process.expect("one")
     lines = process.follow(timeout=0.05)
     assert next(lines).text == "one"
     with pytest.raises(procpool.TimeoutExpired, match="a line"):
