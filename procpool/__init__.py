@@ -29,7 +29,7 @@ from procpool.guard import Guard
 from procpool.manager import Agent, Command, ProcessManager, StartOptions, Word
 from procpool.orphans import Orphan, find_orphans, sweep_orphans
 from procpool.process import Process
-from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Streams, Usage, Wake
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Streams, Usage, Wake
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,6 +53,7 @@ __all__ = [
     "ProcessManager",
     "ProcessNotFoundError",
     "ProcpoolError",
+    "Screen",
     "StartError",
     "StartOptions",
     "StdinClosedError",

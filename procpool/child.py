@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
 import threading
 import time
 from collections import deque
@@ -13,10 +13,12 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 from procpool import lifetime
 from procpool.errors import ManagerClosedError, ProcpoolError
 from procpool.guard import Guard
+from procpool.keys import Keyboard
 from procpool.output.buffer import Decoding, LineBuffer, Position, Span
 from procpool.output.reader import Channel, Reader
 from procpool.snapshot import Exit, Output, ProcessInfo, Streams
-from procpool.system import returncode
+from procpool.stdin import Stdin, Terminal
+from procpool.system import returncode, terminal
 from procpool.system.launch import Launch
 from procpool.system.tree import Tree
 
@@ -56,129 +58,11 @@ class Waiter:
             pass  # it is awake already
 
 
-class Message:
-    """Bytes on their way to a process's stdin."""
+class Standing(NamedTuple):
+    """What ends a process's turn where there is no evidence that it waits for input."""
 
-    __slots__ = ("data", "written", "closed")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.written = 0
-        self.closed = False  # stdin was closed before all was written
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to wait for."""
-        return self.closed or self.written == len(self.data)
-
-
-class Stdin:
-    """Our end of a process's stdin, and the messages that wait for room in it.
-
-    A message is written by its caller, or, when the pipe is full, by the reader thread in the caller's turn.
-    """
-
-    __slots__ = ("fd", "closed", "_child", "_queue", "_watched", "_guard")
-
-    def __init__(self, fd: int, child: Child) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.closed = False  # or about to be
-        self._child = child
-        self._queue: deque[Message] = deque()
-        self._watched = False  # the reader thread's own
-        # The write lock: guards fd and _queue. Held across one write that cannot block, and nothing else.
-        self._guard = Guard()
-
-    def put(self, message: Message) -> None:
-        """Write a message, or queue what the pipe has no room for."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
-            if self.closed:
-                message.closed = True
-                return
-            if not self._queue:
-                self._write(message)
-            if message.done:
-                return
-            self._queue.append(message)
-        self._child.reader.call(self._child, self._watch)
-
-    def take_back(self, message: Message) -> None:
-        """Write no more of a message."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
-            if message in self._queue:
-                self._queue.remove(message)
-
-    def close(self) -> None:
-        """Have the reader thread close it; messages that wait are not written. Waits for nobody."""
-        self.closed = True
-        if self._child.served:
-            self._child.reader.call(self._child, self.close_now)
-
-    def close_now(self) -> None:
-        """Close it, in the reader thread, or when there is none any more."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
-            self.closed = True
-            while self._queue:
-                self._queue.popleft().closed = True
-            if self.fd >= 0:
-                self._child.reader.unwatch(self.fd)
-                os.close(self.fd)
-                self.fd = -1
-        self._child.wake()
-
-    def ready(self) -> None:
-        """Write on, in the reader thread."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
-            while self._queue:
-                self._write(self._queue[0])
-                if not self._queue[0].done:
-                    break
-                self._queue.popleft()
-            if not self._queue and self._watched:
-                self._child.reader.unwatch(self.fd)
-                self._watched = False
-        self._child.wake()
-
-    def fail(self, error: BaseException) -> None:
-        """Take note that serving failed."""
-        self._child.fail(error)
-
-    def _watch(self) -> None:
-        if self.fd >= 0 and not self._watched:
-            self._child.reader.watch(self, writing=True)
-            self._watched = True
-
-    def _write(self, message: Message) -> None:
-        try:
-            message.written += _write_quietly(self.fd, memoryview(message.data)[message.written :])
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:
-            message.closed = True
-
-
-def _write_quietly(fd: int, data: memoryview) -> int:
-    """Write without a SIGPIPE: in an owner that has it at its default it would be the end of the owner."""
-    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
-        return os.write(fd, data)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-    try:
-        return os.write(fd, data)
-    except BrokenPipeError:
-        if signal.SIGPIPE not in blocked and signal.SIGPIPE in signal.sigpending():
-            signal.sigwait({signal.SIGPIPE})
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    prompt: Optional[re.Pattern[str]] = None  # matches at the end of the unfinished line
+    quiet: Optional[float] = None  # seconds without output
 
 
 class View(NamedTuple):
@@ -204,6 +88,8 @@ class Child:
         argv: Sequence[str],
         cwd: Optional[str],
         merge_stderr: bool,
+        size: Optional[tuple[int, int]],
+        otherwise: Standing,
         decoding: Decoding,
         make_buffer: Callable[[], LineBuffer],
         reader: Reader,
@@ -217,6 +103,7 @@ class Child:
         self.cwd = cwd
         self.decoding = decoding
         self.reader = reader
+        self.otherwise = otherwise
         self.tree = Tree(launched.pid, token, born)
         self.max_age_secs = max_age_secs
         self.idle_secs = idle_secs
@@ -238,6 +125,9 @@ class Child:
         self._order = 0  # numbers the chunks, so that the lines of two streams can be put in order
         self.spoke = dict.fromkeys(self.buffers, self.started)  # when the last bytes of each stream came
         self.active = self.started  # when a byte last went either way
+        self.wrote_at = dict.fromkeys(self.buffers, 0)  # how many bytes of each stream had come at the last write
+        self.askers: deque[object] = deque()  # whose turn it is to ask, the first one's
+        self.prompts: dict[str, str] = {}  # what stood at the end of each stream when it was first asked something
         self.exited = False  # the root; and what it wrote before can be read
         self.returncode: Optional[int] = None
         self.ended_at = 0.0
@@ -262,11 +152,18 @@ class Child:
         self._exit_seen = False
         self._exit_source: Any = None
         self._finishing = False
+        pty = size is not None
+        self.size = size or (0, 0)  # of its terminal: rows and columns
+        self.emulator: Any = None
+        bound = terminal.MOST_BYTES if pty else None
         self.channels = [
-            Channel(fd, name, buffer, self, reader) for fd, (name, buffer) in zip(launched.ours, self.buffers.items())
+            Channel(fd, name, buffer, self, reader, bound)
+            for fd, (name, buffer) in zip(launched.ours, self.buffers.items())
         ]
         rest = launched.ours[len(self.channels) :]
-        self.stdin = Stdin(rest[0], self) if rest else None
+        self.keyboard = Keyboard() if pty else None
+        self.terminal = Terminal(rest[0], self) if pty else None
+        self.stdin = self.terminal or (Stdin(rest[0], self) if rest else None)
 
     @property
     def pid(self) -> int:
@@ -296,6 +193,8 @@ class Child:
         now = time.monotonic()
         wall = time.time()
         buffer = channel.buffer
+        if self.keyboard is not None:
+            self.keyboard.watch(chunk)
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
@@ -316,6 +215,8 @@ class Child:
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
+            os.close(channel.fd)
+            channel.fd = -1
             self._order += 1
             channel.buffer.close(self._order, time.time())
             self._wake()
@@ -358,10 +259,13 @@ class Child:
         """Close what was never served: the start is taken back. An exit that is noticed later means nothing."""
         self._exit_seen = True
         self.served = False
-        for channel in self.channels:
-            if channel.fd >= 0:
-                os.close(channel.fd)
-                channel.fd = -1
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            for channel in self.channels:
+                if channel.fd >= 0:
+                    os.close(channel.fd)
+                    channel.fd = -1
         if self.stdin is not None:
             self.stdin.close_now()
         self.wake()
@@ -525,7 +429,7 @@ class Child:
             descendants_alive=self.exited and not self.empty,
             started_at=self.started_at,
             idle_secs=now - self.active,
-            pty=False,
+            pty=self.terminal is not None,
             error=self.error,
             lines=self._pair({name: buffer.lines for name, buffer in self.buffers.items()}),
             bytes=self._pair({name: buffer.bytes for name, buffer in self.buffers.items()}),
@@ -559,11 +463,18 @@ class Child:
         if any(channel.paused for channel in self.channels) and self.served:
             self.reader.call(self, self.resume)
 
-    def render(self, view: View) -> Output:
-        """Decode what a look found."""
+    def render(self, view: View, sent: Optional[str] = None) -> Output:
+        """Decode what a look found; `sent`: to answer a line that a terminal may have echoed."""
         parts = tuple(span.part(name, self.decoding) for name, span in view.spans.items())
         cursor = ",".join(f"{line}.{chars}" for line, chars in view.ends.values())
-        return Output(parts, cursor, view.eof, view.alive, view.returncode)
+        return Output(parts, cursor, view.eof, view.alive, view.returncode, sent)
+
+    def look_alone(self, positions: Positions) -> View:
+        """Take the lock and `look`."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            return self.look(positions)
 
     def bound(self, share: int) -> None:
         """Keep no more than a share of all that the manager may keep, for each stream."""
@@ -585,6 +496,44 @@ class Child:
         ):
             raise ValueError(f"since is not a cursor of this process: {cursor!r}")
         return {name: Position(int(pair[0]), int(pair[1])) for name, pair in zip(self.buffers, pairs)}
+
+    # Turns: see turn.py
+
+    def drained(self) -> bool:
+        """Say whether all that was written so far is in the buffers. Linux only."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            # In this order: what the reader thread took out of a pipe before the first question is in the buffer at
+            # the second, or still on its way there.
+            return not any(
+                (channel.fd >= 0 and terminal.readable(channel.fd)) or channel.reading for channel in self.channels
+            )
+
+    def fresh(self) -> dict[str, str]:
+        """Return what stands in the unfinished line of each stream since the last write. The caller holds the lock."""
+        found = {}
+        for name, buffer in self.buffers.items():
+            unfinished = buffer.unfinished()
+            new = buffer.bytes - self.wrote_at[name]
+            found[name] = self.decoding.text_so_far(unfinished[max(len(unfinished) - new, 0) :])
+        return found
+
+    def line_up(self, place: object) -> None:
+        """Take a place in the queue of those who want to ask."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            self.askers.append(place)
+
+    def step_out(self, place: object) -> None:
+        """Give it up; may come twice."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if place in self.askers:
+                self.askers.remove(place)
+            self._wake()
 
     # The end: one thread at a time looks after the tree
 

@@ -19,11 +19,12 @@ from procpool.output.buffer import Decoding, LineBuffer
 from procpool.output.reader import Reader
 from procpool.output.search import Pattern, compile_patterns
 from procpool.pool import Attempt, Pool
-from procpool.process import DEFAULT, Process, not_found, seconds, whole_number
+from procpool.process import DEFAULT, Process, not_found, seconds, terminal_size, whole_number
 from procpool.ready import Ready, readiness
-from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Usage, Wake
-from procpool.system.launch import launch
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage, Wake
+from procpool.system.launch import Size, launch
 from procpool.system.tree import MARK
+from procpool.turn import Turn, standing
 from procpool.waiting import Searcher, Watch, wait_any
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class StartOptions(TypedDict, total=False):
     extra_env: Optional[Mapping[str, str]]
     stdin: bool
     merge_stderr: bool
+    pty: bool
+    size: tuple[int, int]
+    echo: bool
+    prompt: Optional[Pattern]
+    quiet: Optional[float]
     encoding: str
     errors: str
     max_lines: Optional[int]
@@ -67,6 +73,22 @@ class ById(ABC):
     def send_line(self, process_id: str, line: str = "", *, timeout: Optional[float] = DEFAULT) -> int:
         """Write a line to a process's stdin; see `Process.send_line`."""
         return self[process_id].send_line(line, timeout=timeout)
+
+    def send_keys(self, process_id: str, *keys: str, timeout: Optional[float] = DEFAULT) -> int:
+        """Press keys on a process's terminal; see `Process.send_keys`."""
+        return self[process_id].send_keys(*keys, timeout=timeout)
+
+    def paste(self, process_id: str, text: str, *, timeout: Optional[float] = DEFAULT) -> int:
+        """Paste text into a process's terminal; see `Process.paste`."""
+        return self[process_id].paste(text, timeout=timeout)
+
+    def resize(self, process_id: str, rows: int, cols: int) -> None:
+        """Change the size of a process's terminal; see `Process.resize`."""
+        self[process_id].resize(rows, cols)
+
+    def screen(self, process_id: str) -> Screen:
+        """Return what a process's terminal shows; see `Process.screen`."""
+        return self[process_id].screen()
 
     def close_stdin(self, process_id: str) -> None:
         """Close a process's stdin; see `Process.close_stdin`."""
@@ -97,6 +119,26 @@ class ById(ABC):
     ) -> Match:
         """Wait until a line of output matches; see `Process.expect`."""
         return self[process_id].expect(pattern, timeout, stream=stream)
+
+    def ask(
+        self,
+        process_id: str,
+        line: str,
+        timeout: Optional[float] = DEFAULT,
+        *,
+        prompt: Optional[Pattern] = None,
+        quiet: Optional[float] = None,
+    ) -> Output:
+        """Write a line to a REPL and return its answer; see `Process.ask`."""
+        return self[process_id].ask(line, timeout, prompt=prompt, quiet=quiet)
+
+    def waiting_for_input(self, process_id: str) -> Optional[bool]:
+        """Say whether a process waits for input; see `Process.waiting_for_input`."""
+        return self[process_id].waiting_for_input
+
+    def wait_for_input(self, process_id: str, timeout: Optional[float] = DEFAULT) -> Optional[bool]:
+        """Wait until a process waits for input; see `Process.wait_for_input`."""
+        return self[process_id].wait_for_input(timeout)
 
     def wait(self, process_id: str, timeout: Optional[float] = None) -> Optional[int]:
         """Wait until a process exits; see `Process.wait`."""
@@ -157,6 +199,7 @@ class ById(ABC):
         pattern: Union[Pattern, Sequence[Pattern], None] = None,
         output: bool = False,
         quiet: Optional[float] = None,
+        input: bool = False,
         since: Optional[Mapping[str, str]] = None,
         timeout: Optional[float] = None,
     ) -> Wake:
@@ -167,6 +210,7 @@ class ById(ABC):
         - `pattern`: also for a line that matches, as `expect` does, from where the last search ended
         - `output`: also for output that nobody has read
         - `quiet`: also for so many seconds without output, since the last that nobody has read, or else since now
+        - `input`: also for one that waits for input, as `wait_for_input` tells
         - `since`: cursors, by id, from which to look in place of all that; nothing is moved then
 
         Waits up to `timeout` seconds (default: for ever), and sleeps meanwhile, however many processes there are.
@@ -207,7 +251,15 @@ class ById(ABC):
                     searcher = Searcher(child, patterns, names, process._pool.duties, positions)
                     stack.enter_context(searcher)
                 watches.append(
-                    Watch(child, searcher=searcher, output=output, quiet=silence, positions=positions, once=ids is None)
+                    Watch(
+                        child,
+                        searcher=searcher,
+                        output=output,
+                        quiet=silence,
+                        turn=Turn(child, process._pool.system, child.otherwise) if input else None,
+                        positions=positions,
+                        once=ids is None,
+                    )
                 )
             wake = wait_any(watches, deadline)
         if wake is None:
@@ -316,6 +368,11 @@ class ProcessManager(ById):
         extra_env: Optional[Mapping[str, str]] = None,
         stdin: bool = True,
         merge_stderr: bool = False,
+        pty: bool = False,
+        size: tuple[int, int] = (24, 80),
+        echo: bool = True,
+        prompt: Optional[Pattern] = None,
+        quiet: Optional[float] = None,
         encoding: str = "utf-8",
         errors: str = "replace",
         max_lines: Optional[int] = None,
@@ -332,6 +389,10 @@ class ProcessManager(ById):
         - `env` replaces the environment, as `Popen`'s does; `extra_env` adds to it
         - `stdin=False`: stdin is /dev/null
         - `merge_stderr`: both streams come as stdout, in the child's own order
+        - `pty`: give it a terminal of `size` (rows, cols) instead of pipes, which controls its session: one stream, all
+          as stdout; `echo=False`: it does not show what is typed. Without TERM it gets `xterm-256color`
+        - `prompt`, `quiet`: for `ask` and `wait_for_input` where the system does not tell whether it waits for input: a
+          regular expression that matches at the end of its output then, or so many seconds without output
         - `encoding`: any that extends ASCII; `errors`: replace, backslashreplace, surrogateescape or ignore
         - `max_lines`, `max_bytes`, `max_age_secs`, `idle_secs`: in place of the manager's (`math.inf`: no age)
         - `ready`: wait until it is ready: a pattern that a line of its output matches, as in `expect`; a TCP port of
@@ -351,6 +412,11 @@ class ProcessManager(ById):
             extra_env=extra_env,
             stdin=stdin,
             merge_stderr=merge_stderr,
+            pty=pty,
+            size=size,
+            echo=echo,
+            prompt=prompt,
+            quiet=quiet,
             encoding=encoding,
             errors=errors,
             max_lines=max_lines,
@@ -372,6 +438,11 @@ class ProcessManager(ById):
         extra_env: Optional[Mapping[str, str]] = None,
         stdin: bool = True,
         merge_stderr: bool = False,
+        pty: bool = False,
+        size: tuple[int, int] = (24, 80),
+        echo: bool = True,
+        prompt: Optional[Pattern] = None,
+        quiet: Optional[float] = None,
         encoding: str = "utf-8",
         errors: str = "replace",
         max_lines: Optional[int] = None,
@@ -388,14 +459,20 @@ class ProcessManager(ById):
         environment = self._environ(env, extra_env)
         decoding = Decoding(encoding, errors)
         lines = self._max_lines if max_lines is None else whole_number("max_lines", max_lines)
-        size = self._max_bytes if max_bytes is None else whole_number("max_bytes", max_bytes)
+        most = self._max_bytes if max_bytes is None else whole_number("max_bytes", max_bytes)
         age = _own_age("max_age_secs", max_age_secs)
         idle = _own_age("idle_secs", idle_secs)
         limit = self.timeout if ready_timeout is DEFAULT else seconds("ready_timeout", ready_timeout, optional=True)
         wait_until_ready = None if ready is None else readiness(ready)
-        for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr)):
+        for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr), ("pty", pty), ("echo", echo)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+        terminal = Size(*terminal_size(size), echo) if pty else None
+        if pty:
+            if not stdin:
+                raise ValueError("stdin=False and pty=True exclude each other: a terminal is an input, too")
+            environment.setdefault(b"TERM", b"xterm-256color")
+        otherwise = standing(prompt, seconds("quiet", quiet, optional=True))
         self._pool.check()
         if self._authorize is not None and not self._authorize(agent_id, argv, directory, _decoded(environment)):
             raise NotAuthorizedError(
@@ -406,12 +483,20 @@ class ProcessManager(ById):
             )
 
         def make_buffer() -> LineBuffer:
-            return LineBuffer(lines, size, self._max_line_bytes)
+            return LineBuffer(lines, most, self._max_line_bytes)
 
         def make(reader: Reader, changed: Callable[[], None], attempt: Attempt) -> Child:
             chain = os.environb.get(MARK, b"")  # of our own owners, whatever environment is given
             environment[MARK] = b":".join(filter(None, (chain, attempt.token)))
-            launch(argv, cwd=directory, env=environment, stdin=stdin, merge_stderr=merge_stderr, into=attempt.launch)
+            launch(
+                argv,
+                cwd=directory,
+                env=environment,
+                stdin=stdin,
+                merge_stderr=merge_stderr,
+                pty=terminal,
+                into=attempt.launch,
+            )
             return Child(
                 attempt.launch,
                 token=attempt.token.decode(),
@@ -419,7 +504,9 @@ class ProcessManager(ById):
                 agent_id=agent_id,
                 argv=argv,
                 cwd=directory,
-                merge_stderr=merge_stderr,
+                merge_stderr=merge_stderr or pty,
+                size=None if terminal is None else terminal[:2],
+                otherwise=otherwise,
                 decoding=decoding,
                 make_buffer=make_buffer,
                 reader=reader,

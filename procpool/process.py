@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO, Union
 
-from procpool.child import Child, Message, Positions, View
+from procpool.child import Child, Positions, Standing, View
 from procpool.errors import (
     EndOfOutputError,
     ProcessNotFoundError,
@@ -18,9 +18,13 @@ from procpool.errors import (
     TimeoutExpired,
     WriteTimeoutError,
 )
+from procpool.keys import sequence
 from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
-from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Usage
-from procpool.waiting import Searcher, earliest
+from procpool.screen import Emulator
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage
+from procpool.stdin import Message
+from procpool.turn import Exchange, Turn, earliest, standing
+from procpool.waiting import Searcher
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from procpool.manager import ProcessManager
     from procpool.pool import Pool
 
+LOOK_SECS = 0.04  # how long a program that does not stand still is watched
+MOST_ROWS = 65_535
 LAST_LINES = 5  # how many lines of output an error shows
 DEFAULT: Any = object()  # a timeout that is not given: the manager's
 
@@ -105,7 +111,8 @@ class Process:
         manager's; None: for ever). Messages of several writers never mix.
 
         Raises `WriteTimeoutError` or `StdinClosedError`, each with `written`; UnicodeEncodeError for text that the
-        process's encoding lacks (then nothing is written).
+        process's encoding lacks, ValueError for a line that a terminal would cut (4095 bytes where it takes its input
+        line by line); then nothing is written.
         """
         child = self._check()
         limit = self._timeout(timeout)
@@ -119,6 +126,9 @@ class Process:
         if stdin is None:
             message.closed = True
         else:
+            if child.terminal is not None:
+                child.terminal.check(message.data)
+            child.wrote_at = {name: buffer.bytes for name, buffer in child.buffers.items()}
             try:
                 stdin.put(message)
                 if not message.done:
@@ -147,13 +157,60 @@ class Process:
         return len(message.data)
 
     def send_line(self, line: str = "", *, timeout: Optional[float] = DEFAULT) -> int:
-        """Write a line and its newline; otherwise as `write`."""
+        """Write a line and what ends it: a newline, or what Enter sends to a terminal; otherwise as `write`."""
         if not isinstance(line, str):
             raise TypeError(f"line must be a str, not {type(line).__name__}")
-        return self.write(line + "\n", timeout=timeout)
+        terminal = self._check().terminal
+        end = "\n" if terminal is None else terminal.line_end
+        return self.write((line + "\n").replace("\n", end), timeout=timeout)
+
+    def send_keys(self, *keys: str, timeout: Optional[float] = DEFAULT) -> int:
+        """Press keys on the process's terminal; otherwise as `write`.
+
+        Each is a character or a name (`"Enter"`, `"Up"`, `"F5"`, ...), with `C-` (control), `M-` (meta, Alt) or `S-`
+        (shift) before it: what xterm sends for it is written, in the form that the program has asked for. Raises
+        ValueError for what is no key, and for a process without a terminal; nothing is written then.
+        """
+        keyboard = self._terminal("send_keys").keyboard
+        return self.write("".join(sequence(key, application=keyboard.application) for key in keys), timeout=timeout)
+
+    def paste(self, text: str, *, timeout: Optional[float] = DEFAULT) -> int:
+        """Paste text into the process's terminal: marked as a paste, where the program asks for that.
+
+        Newlines are what Enter sends. Otherwise as `write`. Raises ValueError for a process without a terminal.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        return self.write(self._terminal("paste").keyboard.paste(text), timeout=timeout)
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Change the size of the terminal; the kernel tells the programs on it, by SIGWINCH.
+
+        Raises ValueError for a process without a terminal, and for a size that none can have.
+        """
+        child = self._terminal("resize")
+        child.size = terminal_size((rows, cols))
+        child.terminal.resize(*child.size)
+
+    def screen(self) -> Screen:
+        """Return what the terminal shows: for programs that fill the screen (extra `screen`: the library pyte).
+
+        The output is fed to an emulator when this is called, from the oldest that is kept on; what a program asked its
+        terminal (where the cursor is, what it is) is answered then. Look again before more is written than is kept.
+        After `wait_for_input` everything that the program wrote is shown. Raises ValueError for a process without a
+        terminal, ModuleNotFoundError without pyte.
+        """
+        child = self._terminal("screen")
+        if child.emulator is None:
+            child.emulator = Emulator(child)
+        found: Screen = child.emulator.look()
+        return found
 
     def close_stdin(self) -> None:
-        """Close stdin: the process reads an end of file. Waits for nobody; blocked writers are released."""
+        """Close stdin: the process reads an end of file. Waits for nobody; blocked writers are released.
+
+        On a terminal the end-of-file character is written, which is what Ctrl-D does.
+        """
         child = self._check()
         if child.stdin is not None:
             child.stdin.close()
@@ -251,6 +308,112 @@ class Process:
             process_id=child.id,
             output=self.tail(LAST_LINES),
             returncode=self.returncode,
+        )
+
+    # Turns
+
+    @property
+    def waiting_for_input(self) -> Optional[bool]:
+        """Whether the process waits for input, by the kernel's own evidence (Linux); None where it cannot be known.
+
+        True only if a thread of the tree is blocked waiting for stdin (or the terminal) alone, nothing unread lies in
+        it, no other thread of the tree runs, and all output has been read. None without evidence: another system, a
+        process that we may not look into (another user's, ssh-agent), or a wait that is for other things, too, such
+        as an event loop's with a socket. A program that naps or waits with a timeout is watched for up to 40 ms.
+        """
+        turn = Turn(self._check(), self._pool.system, Standing())
+        found = turn.look()
+        if found is False and turn.soon:
+            return bool(turn.wait(time.monotonic() + LOOK_SECS))
+        return found
+
+    def wait_for_input(self, timeout: Optional[float] = DEFAULT) -> Optional[bool]:
+        """Wait until the process waits for input, as `waiting_for_input` says, and return True.
+
+        Where the process was started with `prompt` or `quiet` these do in place of missing evidence. Returns False
+        when it exits instead, None if there is no evidence (at once where there cannot be any, else after `timeout`).
+        Waits up to `timeout` seconds (default: the manager's; None: for ever). Raises `TimeoutExpired`.
+
+        >>> import procpool
+        >>> with procpool.spawn("cat") as cat:
+        ...     cat.wait_for_input()
+        True
+        """
+        limit = self._timeout(timeout)
+        child = self._check()
+        turn = Turn(child, self._pool.system, child.otherwise)
+        found = turn.wait(None if limit is None else time.monotonic() + limit)
+        if found is None and turn.look() is False and not turn.blind:
+            self._expired("a sign that it waits for input", limit)
+        return found
+
+    def ask(
+        self,
+        line: str,
+        timeout: Optional[float] = DEFAULT,
+        *,
+        prompt: Optional[Pattern] = None,
+        quiet: Optional[float] = None,
+    ) -> Output:
+        r"""Write a line to a REPL (a shell, a debugger) and return its answer: exactly that, byte for byte.
+
+        Waits until the process waits for input, writes the line, and waits until it does so again, or exits. What
+        came before, such as a banner, is not part of the answer, and neither is the prompt at its end, if it is the
+        one that stood there before; another one, such as that of `input()`, stays. On a terminal the echo is part of
+        `text`, and left out of `plain`. Of an answer that is larger than what is kept the newest is there, and
+        `dropped` counts the rest. The answer counts as read, and what was not read before it is passed over
+        (`read(since=...)` still has it). Several askers are served one after the other.
+
+        Whether it waits is known from the kernel (see `waiting_for_input`). Where it cannot be, `prompt`, a regular
+        expression that matches at the end of the output when it is our turn, or `quiet`, so many seconds without
+        output, has to be given, here or at the start.
+
+        Waits up to `timeout` seconds in all (default: the manager's; None: for ever). Raises `TimeoutExpired`, with
+        what there is of the answer as `output`: it is not taken, and does not come with the next answer, which waits
+        for its own turn. `WriteTimeoutError`, `StdinClosedError` as `write`; ValueError if there is neither evidence
+        nor prompt nor quiet.
+
+        >>> import procpool
+        >>> with procpool.spawn("python3", ["-i", "-q"], merge_stderr=True) as py:
+        ...     py.ask("6 * 7").stdout
+        ['42']
+        """
+        child = self._check()
+        if not isinstance(line, str):
+            raise TypeError(f"line must be a str, not {type(line).__name__}")
+        otherwise = child.otherwise if prompt is None and quiet is None else standing(prompt, quiet)
+        limit = self._timeout(timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+        with Exchange(child, self._pool.duties) as exchange:
+            if not exchange.come(deadline):
+                self._expired("its turn to an asker: others ask as well", limit)
+            turn = Turn(child, self._pool.system, otherwise)
+            open_ = child.stdin is not None and not child.stdin.closed
+            found = turn.wait(deadline) if open_ else False
+            if found is None:
+                self._refuse(turn, limit, self.tail(LAST_LINES))
+            exchange.begin()
+            try:
+                self.send_line(line, timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            except WriteTimeoutError as error:
+                error.timeout = math.inf if limit is None else limit
+                raise
+            turn.begin()
+            if turn.wait(deadline) is None:
+                self._refuse(turn, limit, exchange.answer(None, take=False))
+            return exchange.answer(None if child.terminal is None else line, take=True)
+
+    def _refuse(self, turn: Turn, limit: Optional[float], output: Output) -> NoReturn:
+        """Raise the error of a turn that was not seen to come."""
+        if turn.blind:
+            raise ValueError(
+                "prompt or quiet must be given: there is no evidence here of when the process waits for input"
+            )
+        self._expired(
+            "a sign that it waits for input",
+            limit,
+            "where the kernel cannot tell (see waiting_for_input), give prompt= or quiet=",
+            output,
         )
 
     def follow(self, *, since: Optional[str] = None, timeout: Optional[float] = None) -> Iterator[Line]:
@@ -415,8 +578,12 @@ class Process:
         child.send(sig)
 
     def interrupt(self) -> None:
-        """Send SIGINT to the root's process group, as Ctrl-C in a terminal does."""
-        self._check().send(_signal.SIGINT, group=True)
+        """Send SIGINT as Ctrl-C does: to the foreground job of its terminal, or, without one, to the root's group."""
+        child = self._check()
+        if child.terminal is not None:
+            child.terminal.interrupt()
+        else:
+            child.send(_signal.SIGINT, group=True)
 
     # Facts
 
@@ -482,7 +649,13 @@ class Process:
         lines += [f"  | {line[:200]}" for line in said] if said else ["it has said nothing"]
         return "\n".join(lines)
 
-    def _expired(self, what: str, limit: Optional[float], hint: str = "") -> NoReturn:
+    def _terminal(self, verb: str) -> Any:
+        child = self._check()
+        if child.terminal is None:
+            raise ValueError(f"{verb} needs a process with a terminal: start it with pty=True")
+        return child
+
+    def _expired(self, what: str, limit: Optional[float], hint: str = "", output: Optional[Output] = None) -> NoReturn:
         child = self._child
         detail = self._describe("")
         raise TimeoutExpired(
@@ -491,8 +664,18 @@ class Process:
             process_id=child.id,
             cmd=list(child.argv),
             timeout=limit,
-            output=self.tail(LAST_LINES),
+            output=self.tail(LAST_LINES) if output is None else output,
         )
+
+
+def terminal_size(size: object) -> tuple[int, int]:
+    """Check the rows and columns of a terminal."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"size must be (rows, cols), not {size!r}")
+    for name, value in zip(("rows", "cols"), size):
+        if whole_number(name, value) > MOST_ROWS:
+            raise ValueError(f"{name} must be at most {MOST_ROWS}: {value}")
+    return size[0], size[1]
 
 
 def whole_number(name: str, value: object, *, least: int = 1) -> int:

@@ -87,6 +87,7 @@ class Output:
     - `cursor`: where this output ends, for `read(since=cursor)`
     - `eof`: every stream has ended; no more will come
     - `alive`: the root process runs; `returncode` is its exit code, else None
+    - `sent`: the line that this answers, on a terminal, which may have echoed it; else None
     """
 
     parts: tuple[Part, ...]
@@ -94,6 +95,7 @@ class Output:
     eof: bool
     alive: bool
     returncode: Optional[int]
+    sent: Optional[str] = None
 
     @cached_property
     def stdout(self) -> list[str]:
@@ -128,6 +130,18 @@ class Output:
             unfinished += part.text[part.tail + skip :]
         finished.sort(key=lambda item: item[0])
         return "".join(record for _, record in finished) + unfinished
+
+    @cached_property
+    def plain(self) -> str:
+        r"""The text as a terminal would show it: without escape codes, what is written over by `\r` gone.
+
+        Of an answer on a terminal the line that was echoed is left out. Codes that move between lines are too: of a
+        program that fills the screen ask for `Process.screen`.
+        """
+        from procpool.plain import plain, without_echo
+
+        found = plain(self.text)
+        return found if self.sent is None else without_echo(found, self.sent)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -179,6 +193,7 @@ class Output:
             "stdout": self.stdout,
             "stderr": self.stderr,
             "text": self.text,
+            "plain": self.plain,
             "partial": asdict(self.partial),
             "dropped": asdict(self.dropped),
             "cursor": self.cursor,
@@ -302,7 +317,7 @@ class Wake:
     """What ended a wait for several processes.
 
     - `process_id`: which one it was
-    - `reason`: `exit`, `pattern`, `output` or `quiet`
+    - `reason`: `exit`, `pattern`, `output`, `quiet` or `input`
     - `match`: of the pattern, else None; `returncode`: at an exit, else None
     """
 
@@ -314,6 +329,34 @@ class Wake:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dict."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a terminal shows at one moment; `str()` gives its rows as text, without the empty ones at its end.
+
+    - `rows`: from the top, without the spaces at their ends
+    - `cursor`: its row and column, from 0
+    - `size`: rows and columns
+    - `dropped`: how many lines of output were lost before they could be shown
+    """
+
+    rows: tuple[str, ...]
+    cursor: tuple[int, int]
+    size: tuple[int, int]
+    dropped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict."""
+        return {
+            "rows": list(self.rows), "cursor": list(self.cursor), "size": list(self.size), "dropped": self.dropped
+        }  # fmt: skip
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(text in row for row in self.rows)
+
+    def __str__(self) -> str:
+        return "\n".join(self.rows).rstrip("\n")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,7 @@ from procpool.errors import ManagerClosedError
 from procpool.output.buffer import Position, Span
 from procpool.output.search import QUIET_SECS, Hit, Search
 from procpool.snapshot import Match, Wake
-
-
-def earliest(*moments: Optional[float]) -> Optional[float]:
-    """Return the earliest of some moments, None being never."""
-    return min((moment for moment in moments if moment is not None), default=None)
+from procpool.turn import Turn, earliest
 
 
 class Searcher:
@@ -145,6 +141,7 @@ class Watch:
         searcher: Optional[Searcher],
         output: bool,
         quiet: Optional[float],
+        turn: Optional[Turn],
         positions: Optional[Positions],
         once: bool,
     ) -> None:
@@ -152,6 +149,7 @@ class Watch:
         self.searcher = searcher
         self._output = output
         self._quiet = quiet
+        self._turn = turn
         self._positions = positions
         self._once = once  # an exit that was told is not told again
         self._begin = time.monotonic()
@@ -195,7 +193,12 @@ class Watch:
             quiet_at = (spoke if new else max(spoke, self._begin)) + self._quiet
             if time.monotonic() >= quiet_at:
                 return Wake(child.id, "quiet", None, None)
-        self.until = earliest(quiet_at, None if searcher is None else searcher.until)
+        turn = self._turn
+        if turn is not None and turn.look():
+            return Wake(child.id, "input", None, None)
+        self.until = earliest(
+            quiet_at, None if searcher is None else searcher.until, None if turn is None else turn.until
+        )
         return None
 
     def _tell(self) -> bool:

@@ -15,11 +15,14 @@ TESTS = Path(__file__).parent
 
 # The architecture, from the ground up. Rooms on one floor do not know each other.
 FLOORS = [
-    {"errors", "snapshot", "guard"},
+    {"errors", "guard", "keys", "plain"},
+    {"snapshot"},
     {"duty"},
     {"lifetime", "output", "system", "housekeeper"},
+    {"stdin"},
     {"child"},
-    {"pool", "waiting"},
+    {"pool", "turn", "screen"},
+    {"waiting"},
     {"process"},
     {"orphans", "ready"},
     {"manager"},

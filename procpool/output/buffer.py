@@ -354,10 +354,13 @@ class LineBuffer:
 
     def end(self, decoding: Decoding) -> Position:
         """Return the position behind everything that came so far."""
+        unfinished = self.unfinished()
+        return Position(self.lines, len(decoding.text_so_far(unfinished)) if unfinished else 0)
+
+    def unfinished(self) -> bytes:
+        """Return the line that has not ended yet."""
         self.settle()
-        if not self._backlog:
-            return Position(self.lines)
-        return Position(self.lines, len(decoding.text_so_far(b"".join(self._backlog))))
+        return b"".join(self._backlog)
 
     def pin(self, pin: list[int]) -> None:
         """Keep all lines from a line on until `unpin`.

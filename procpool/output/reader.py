@@ -6,6 +6,7 @@ It runs no user code and does no logging: nothing here may block but `select`.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import select
 import signal
@@ -45,7 +46,7 @@ class Owner(Protocol):
         """Take the next bytes of the channel's stream."""
 
     def ended(self, channel: Channel) -> None:
-        """Take note that the channel's stream has ended; its fd is closed."""
+        """Take note that the channel's stream has ended, and close its fd, which others may be asking something."""
 
     def fail(self, error: BaseException) -> None:
         """Take note that serving failed, or that the reader is gone."""
@@ -54,32 +55,46 @@ class Owner(Protocol):
 class Channel:
     """One stream's fd, read in the reader thread alone."""
 
-    __slots__ = ("fd", "name", "buffer", "owed", "paused", "_owner", "_reader")
+    __slots__ = ("fd", "name", "buffer", "bound", "owed", "paused", "reading", "_owner", "_reader")
 
-    def __init__(self, fd: int, name: str, buffer: LineBuffer, owner: Owner, reader: Reader) -> None:
+    def __init__(
+        self, fd: int, name: str, buffer: LineBuffer, owner: Owner, reader: Reader, bound: Optional[int] = None
+    ) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self.name = name
         self.buffer = buffer
         self.owed = 0  # bytes that must be read before the owner's exit may be published
         self.paused = False
+        self.reading = False  # what was read is on its way to the buffer
+        self.bound = bound  # of a terminal: how much it may hold, for it cannot tell how much that is
         self._owner = owner
         self._reader = reader
 
     def ready(self) -> None:
         """Read once: every fd that is ready gets its turn before any gets another."""
+        self.reading = True
         try:
             chunk = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
+            self.owed = min(self.owed, 1)  # there is nothing left
+            self.reading = False
             return
+        except OSError as error:
+            if self.bound is None or error.errno != errno.EIO:
+                raise
+            chunk = b""  # nobody has the other end of the terminal any more
         if chunk:
             self.owed -= len(chunk)
             self._owner.feed(self, chunk)
         else:
             self.close()
+        self.reading = False
 
     def unread(self) -> int:
-        """Return how many bytes lie in the pipe."""
+        """Return how many bytes lie in the pipe; of a terminal, how many may."""
+        if self.bound is not None:
+            return self.bound
         import fcntl  # here, so that the package can be imported where there is none
         import termios
 
@@ -102,8 +117,8 @@ class Channel:
     def finish(self) -> None:
         """Read what lies in the pipe now, then close it: its writers are dead, or lost to us."""
         if self.fd >= 0:
-            self.owed = self.unread()
-            while self.owed > 0 and self.fd >= 0:
+            self.owed = self.unread() + 1
+            while self.owed > 1 and self.fd >= 0:
                 self.ready()
             self.close()
 
@@ -111,8 +126,6 @@ class Channel:
         """Close the fd and tell the owner."""
         if self.fd >= 0:
             self._reader.unwatch(self.fd)
-            os.close(self.fd)
-            self.fd = -1
             self.owed = 0
             self._owner.ended(self)
 

@@ -33,6 +33,9 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
 `send(entry, *signals) -> bool`
     Send signals to exactly that process; False when it is gone. Raises PermissionError.
 
+`evidence(tree, device) -> Evidence or None`
+    What tells whether a tree waits for input from what `device()` returns; None where there is nothing that could.
+
 `wait(entries, seconds)`
     Wait until all these processes have ended (they need not be children of ours), or so many seconds.
 """
@@ -42,7 +45,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
+
+if TYPE_CHECKING:
+    from procpool.system.tree import Tree
 
 
 class Entry(NamedTuple):
@@ -54,6 +60,26 @@ class Entry(NamedTuple):
     session: int
     start: float  # on the system's own scale: only good for comparing
     dead: bool  # a zombie
+
+
+class Device(NamedTuple):
+    """What a process reads from: a pipe (by file system and inode), or a terminal (0, and its device number)."""
+
+    filesystem: int
+    number: int
+
+
+class Evidence(Protocol):
+    """A witness of who waits for input. Not to be asked by two threads at once."""
+
+    again: float  # how many seconds later it is worth asking again; 0: after any time
+    blind: bool  # the system does not let us see
+
+    def look(self) -> Optional[bool]:
+        """Say whether a thread of the tree is blocked, waiting for the device alone, and no other one runs.
+
+        False: nobody is, or somebody runs. None: it cannot be told.
+        """
 
 
 class System(Protocol):
@@ -84,6 +110,9 @@ class System(Protocol):
         """See above."""
 
     def send(self, entry: Entry, *signals: int) -> bool:
+        """See above."""
+
+    def evidence(self, tree: Tree, device: Callable[[], Optional[Device]]) -> Optional[Evidence]:
         """See above."""
 
     def wait(self, entries: Iterable[Entry], seconds: float) -> None:

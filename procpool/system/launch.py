@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from procpool.duty import close_all, open_pipes
 from procpool.errors import CommandNotFoundError, StartError
+from procpool.system.terminal import open_terminal
+
+SH = "/bin/sh"
+# A session leader's first terminal becomes the one that controls it. It has it as its fds 0 to 2 before: were there no
+# holder of the other end for a moment, we would read an end of the output.
+TAKE_TERMINAL = 'exec "$@" 0<>"$0" 1>&0 2>&0'
+SHELL_NAMES = (b"PWD", b"OLDPWD", b"SHLVL", b"_")  # what one shell or the other sets by itself
+
+
+class Size(NamedTuple):
+    """A terminal's size, and whether it shows what is typed."""
+
+    rows: int
+    cols: int
+    echo: bool
 
 
 class Launch:
@@ -44,27 +61,41 @@ def launch(
     env: Mapping[bytes, bytes],
     stdin: bool,
     merge_stderr: bool,
+    pty: Optional[Size],
     into: Launch,
 ) -> None:
-    """Start a process at the head of a session of its own, with nothing but fds 0, 1 and 2.
+    """Start a process at the head of a session of its own, with nothing but fds 0, 1 and 2: pipes, or a terminal.
 
     No `preexec_fn`, `user` or `group`: they turn vfork into fork, which is ten times slower and unsafe beside
     threads. Raises `StartError`. Whatever happens, also Ctrl-C at any call, what there is is in `into`.
     """
     try:
-        open_pipes(into.fds, 1 + (not merge_stderr) + stdin)
-        ours, theirs = into.fds[0::2], into.fds[1::2]
-        if stdin:  # the one pipe of which the child reads
-            ours[-1], theirs[-1] = theirs[-1], ours[-1]
-        closing = iter(theirs)
-        into.ours, into.theirs, into.fds = ours, closing, []
+        if pty is not None:
+            words: Sequence[str] = _with_terminal(argv, cwd, env)
+            open_terminal(into.fds, pty.rows, pty.cols, echo=pty.echo)
+            reading, theirs, writing = into.fds
+            words = [SH, "-c", TAKE_TERMINAL, os.ttyname(theirs), *words]
+            into.ours, into.theirs, into.fds = [reading, writing], iter([theirs]), []
+            streams = [theirs] * 3
+        else:
+            words = _with_sigint(argv, env)
+            open_pipes(into.fds, 1 + (not merge_stderr) + stdin)
+            ours, ends = into.fds[0::2], into.fds[1::2]
+            if stdin:  # the one pipe of which the child reads
+                ours[-1], ends[-1] = ends[-1], ours[-1]
+            into.ours, into.theirs, into.fds = ours, iter(ends), []
+            streams = [
+                ends[-1] if stdin else subprocess.DEVNULL,
+                ends[0],
+                subprocess.STDOUT if merge_stderr else ends[1],
+            ]
         into.popen = popen = subprocess.Popen.__new__(subprocess.Popen)
         popen.__init__(  # type: ignore[misc]  # so that it is known already if it is interrupted
-            _with_sigint(argv, env),
+            words,
             bufsize=0,
-            stdin=theirs[-1] if stdin else subprocess.DEVNULL,
-            stdout=theirs[0],
-            stderr=subprocess.STDOUT if merge_stderr else theirs[1],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
             close_fds=True,
             start_new_session=True,
             cwd=cwd,
@@ -101,6 +132,64 @@ def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[st
     return [helper, "--default-signal=INT", *argv]
 
 
+def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, bytes]) -> list[str]:
+    """Return the words for the shell that takes the terminal; what Popen would refuse is refused before. OSError.
+
+    Shells drop names that they could not set, such as `A.B`, and add some of their own: `env` puts that right. And it
+    gives SIGINT back its default, where we ignore it.
+    """
+    if not os.path.exists(SH):
+        raise FileNotFoundError(errno.ENOENT, "a terminal needs /bin/sh, and there is none", SH)
+    path = _find(argv[0], cwd, env)
+    if argv[0].startswith("-") or "=" in argv[0]:
+        argv = [path, *argv[1:]]
+    helper = shutil.which("env")
+    if helper is None or "=" in argv[0]:
+        return list(argv)
+    words = [helper]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and sys.platform.startswith("linux"):
+        words.append("--default-signal=INT")
+    for name in SHELL_NAMES:
+        if name not in env:
+            words += ["-u", os.fsdecode(name)]
+    for name, value in env.items():
+        if name in SHELL_NAMES or not re.fullmatch(rb"[A-Za-z_][A-Za-z0-9_]*", name):
+            words.append(os.fsdecode(name + b"=" + value))
+    return [*words, *argv]
+
+
+def _find(command: str, cwd: Optional[str], env: Mapping[bytes, bytes]) -> str:
+    """Find the file of a command, as Popen would, from the child's directory. Raises OSError."""
+    folder = os.path.join(os.getcwd(), cwd or "")
+    if cwd is not None:
+        os.stat(folder + "/")
+    if "/" in command:
+        places = [os.path.join(folder, command)]
+    else:
+        search = os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath)))
+        places = [os.path.join(folder, part, command) for part in search.split(os.pathsep)]
+    refused = errno.ENOENT
+    for place in places:
+        try:
+            mode = os.stat(place).st_mode
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                refused = error.errno or refused
+            continue
+        if not stat.S_ISREG(mode) or not os.access(place, os.X_OK):
+            refused = errno.EACCES
+            continue
+        if not _is_known(place):
+            with open(place, "rb") as file:
+                head = file.read(256)
+            if head.startswith(b"#!"):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command)
+            if b"\0" not in head:  # a shell would take it for a script; of another kind of binary the kernel may know
+                raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC), command)
+        return place
+    raise OSError(refused, os.strerror(refused), command)
+
+
 def _is_known(command: str) -> bool:
     """Say whether a file is a binary, or a script whose interpreter is there; `env` would hide what is wrong."""
     try:
@@ -117,6 +206,8 @@ def _is_known(command: str) -> bool:
 def start_error(command: str, cwd: Optional[str], error: OSError) -> StartError:
     """Say why a process could not be started, so that a person knows what to change."""
     number = error.errno
+    if error.filename == SH and command != SH:
+        return StartError(f"Failed to start process {command!r}: {error.strerror}", "", command=command, errno=number)
     reason = os.strerror(number) if number else str(error)
     kind = StartError
     detail = ""

@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterable
 from io import FileIO
 from itertools import islice
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from procpool.duty import pidfd
-from procpool.system import Entry, portable, returncode
+from procpool.system import Device, Entry, Evidence, portable, returncode
+
+if TYPE_CHECKING:
+    from procpool.system.tree import Tree
 
 STAT_BYTES = 2048
 # From linux/pidfd.h: an ioctl on a struct that begins with a mask and, in its first version, ends with the exit status.
@@ -84,14 +87,14 @@ def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[Exi
 
 def fork_count() -> int:
     """Read how many processes and threads were ever made on this machine."""
-    stat = _read("/proc/stat", 1 << 16)
+    stat = read_file("/proc/stat", 1 << 16)
     begin = stat.index(b"\nprocesses ") + 11
     return int(stat[begin : stat.index(b"\n", begin)])
 
 
 def newest_pid() -> int:
     """Read the pid, in our namespace, that was given last."""
-    return int(_read("/proc/loadavg", 128).split()[4])
+    return int(read_file("/proc/loadavg", 128).split()[4])
 
 
 def pids() -> list[int]:
@@ -102,7 +105,7 @@ def pids() -> list[int]:
 def look(pid: int) -> Optional[Entry]:
     """Read one process's state, and its mark."""
     try:
-        stat = _read(f"/proc/{pid}/stat", STAT_BYTES)
+        stat = read_file(f"/proc/{pid}/stat", STAT_BYTES)
     except (FileNotFoundError, ProcessLookupError):
         return None
     except PermissionError:  # /proc is mounted with hidepid: what we may not see is not ours
@@ -115,7 +118,7 @@ def look(pid: int) -> Optional[Entry]:
 def mark(pid: int) -> Optional[bytes]:
     """Return the value of PROCPOOL_ID in a process's environment; None: it cannot be told, look again."""
     try:
-        environ = _read(f"/proc/{pid}/environ", ENVIRON_BYTES)
+        environ = read_file(f"/proc/{pid}/environ", ENVIRON_BYTES)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
@@ -173,6 +176,15 @@ def send(entry: Entry, *signals: int) -> bool:
     return True
 
 
+def evidence(tree: Tree, device: Callable[[], Optional[Device]]) -> Optional[Evidence]:
+    """Look at what its threads are blocked in, where the numbers of the system calls are known."""
+    from procpool.system.evidence import CALLS, Witness
+
+    calls = CALLS.get(os.uname().machine)
+    found = None if calls is None else device()
+    return None if calls is None or found is None else Witness(tree, found, calls)
+
+
 def wait(entries: Iterable[Entry], seconds: float) -> None:
     """Poll pidfds: each can be read as soon as its process has ended. Of very many, the first are waited for."""
     deadline = time.monotonic() + seconds
@@ -217,7 +229,8 @@ def _send_unpinned(entry: Entry, signals: tuple[int, ...]) -> bool:
     return True
 
 
-def _read(path: str, size: int) -> bytes:
+def read_file(path: str, size: int = STAT_BYTES) -> bytes:
+    """Read a file of /proc. Raises OSError."""
     file = FileIO(path)
     try:
         data = file.read(size)

@@ -6,10 +6,13 @@ import os
 import signal as _signal
 import time
 from collections.abc import Iterable
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from procpool.duty import start_thread
-from procpool.system import Entry, returncode
+from procpool.system import Device, Entry, returncode
+
+if TYPE_CHECKING:
+    from procpool.system.tree import Tree
 
 FIRST_PAUSE_SECS = 0.001
 LONGEST_PAUSE_SECS = 0.05
@@ -103,6 +106,10 @@ def send(entry: Entry, *signals: int) -> bool:
     except psutil.AccessDenied as error:
         raise PermissionError(str(error)) from None
     return True
+
+
+def evidence(tree: Tree, device: Callable[[], Optional[Device]]) -> None:
+    """There is none that all systems have."""
 
 
 def wait(entries: Iterable[Entry], seconds: float) -> None:

@@ -1,0 +1,73 @@
+"""What a process's terminal shows: its output, fed to an emulator when somebody looks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from procpool.child import Child
+from procpool.guard import Guard
+from procpool.output.buffer import Position
+from procpool.snapshot import Screen
+from procpool.stdin import Message
+
+# What the emulator would show as text, or take for something else: strings to the terminal, and control sequences with
+# a private or an intermediate byte that it does not know.
+_FOREIGN = re.compile(
+    r"\x1b[PX^_][^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[(?:[<=>][0-?]*[ -/]*[@-~]|[0-?]*[ -/]+[@-~]|\?[0-?]*[^0-?hlJKc])"
+)
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[PX^_\]][^\x1b\x07]*\x1b?|[ -/]*)?\Z")
+MOST_UNFINISHED = 4096
+
+
+class Emulator:
+    """A terminal's screen, as far as its output has been looked at."""
+
+    def __init__(self, child: Child) -> None:
+        try:
+            import pyte
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "screen() needs the library pyte: pip install 'procpool[screen]'", name=error.name
+            ) from None
+        self._child = child
+        rows, cols = child.size
+        # Guards the rest. Held while output is fed to the emulator.
+        self._guard = Guard()
+        self._answers: list[str] = []
+        screen: Any = pyte.Screen(cols, rows)
+        screen.write_process_input = self._answers.append
+        self._screen = screen
+        self._stream: Any = pyte.Stream(screen)
+        self._positions = dict.fromkeys(child.buffers, Position())
+        self._rest = ""
+        self._dropped = 0
+
+    def look(self) -> Screen:
+        """Feed what came since the last look, answer what the program asked the terminal, and return what it shows."""
+        child = self._child
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
+            view = child.look_alone(self._positions)
+            output = child.render(view)
+            self._positions = view.ends
+            self._dropped += output.dropped.stdout
+            text = self._rest + output.text
+            unfinished = _UNFINISHED.search(text, max(len(text) - MOST_UNFINISHED, 0))
+            self._rest = unfinished[0] if unfinished else ""
+            text = text[: len(text) - len(self._rest)]
+            rows, cols = child.size
+            if (self._screen.lines, self._screen.columns) != (rows, cols):
+                self._screen.resize(rows, cols)
+            self._stream.feed(_FOREIGN.sub("", text))
+            answers, self._answers[:] = "".join(self._answers), []
+            found = Screen(
+                tuple(row.rstrip() for row in self._screen.display),
+                (self._screen.cursor.y, self._screen.cursor.x),
+                (rows, cols),
+                self._dropped,
+            )
+        if answers and child.stdin is not None:
+            child.stdin.put(Message(answers.encode()))
+        return found

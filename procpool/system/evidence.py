@@ -1,0 +1,316 @@
+"""Who waits for input: what the Linux kernel tells of the system calls that a tree's threads are blocked in.
+
+Matched by device, not by fd number: programs re-open their terminal, also as /dev/tty. The fds that a `poll` or
+`select` waits for are in the memory of its process, those of an epoll in its fdinfo.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from io import FileIO
+from typing import NamedTuple, Optional
+
+from procpool.system import Device, linux
+from procpool.system.linux import read_file
+from procpool.system.tree import Tree, survey
+
+TTY = os.makedev(5, 0)  # /dev/tty: the terminal of whoever asks
+POLL_OUT = 0x0004 | 0x0008 | 0x0010 | 0x0100 | 0x0200  # room to write, and what is always told
+MOST_POLLED = 1024
+LOWEST_STACK = 1 << 32  # below it a program has 32 bits, and other numbers of system calls
+STEADY_SECS = 0.001  # how long several threads have to stand still: one that only naps is at work
+TIMED_SECS = 0.02  # and how long a wait with a timeout: one that looks now and then is at work, too
+STATUS_BYTES = 4096
+MEMORY_BYTES = 8 * MOST_POLLED
+
+# From linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h: who is at the other end of a socket pair.
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST = 1
+UDIAG_SHOW_PEER = 4
+UNIX_DIAG_PEER = 2
+
+
+class Calls(NamedTuple):
+    """The numbers of the system calls of one architecture."""
+
+    read: tuple[int, ...]
+    select: tuple[int, ...]  # with a pointer to a timeout, or none
+    poll: tuple[int, ...]  # with milliseconds
+    ppoll: tuple[int, ...]
+    epoll: tuple[int, ...]  # with milliseconds
+    epoll_pwait2: tuple[int, ...]
+
+
+CALLS = {
+    "x86_64": Calls(read=(0, 19), select=(23, 270), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,)),
+    "aarch64": Calls(read=(63, 65), select=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,)),
+}
+
+
+class Thread(NamedTuple):
+    """One thread of a tree."""
+
+    pid: int
+    tid: int
+
+
+class Wait(NamedTuple):
+    """What a thread is blocked in, if it is a wait for fds."""
+
+    fds: tuple[int, ...]
+    timed: bool
+
+
+class Witness:
+    """See `system.Evidence`.
+
+    The members of the tree and their threads are listed again only when the machine's fork counter, which counts
+    threads too, has moved.
+    """
+
+    def __init__(self, tree: Tree, device: Device, calls: Calls) -> None:
+        self.again = 0.0
+        self.blind = False
+        self._tree = tree
+        self._device = device
+        self._calls = calls
+        self._forks = -1
+        self._threads: list[Thread] = []
+        self._last: Optional[Thread] = None  # the one that waited the last time
+        self._still: Optional[tuple[tuple[Thread, bytes], ...]] = None  # how often each thread had run,
+        self._since = 0.0  # since when
+
+    def look(self) -> Optional[bool]:
+        """See `system.Evidence`."""
+        self.again = 0.0
+        self.blind = False
+        last = self._last
+        if last is not None and self._call(last) == []:
+            self._still = None
+            return False
+        self._list()
+        runs: list[tuple[Thread, bytes]] = []
+        waiting: Optional[Wait] = None
+        unclear = False
+        for thread in sorted(self._threads, key=lambda thread: thread != last):
+            state, switches = self._status(thread)
+            if not state or state in b"ZX":
+                continue  # it is gone
+            if state in b"RD":
+                self._still = None
+                return False
+            runs.append((thread, switches))
+            if state == b"S" and (waiting is None or waiting.timed):
+                try:
+                    found = self._stdin_wait(thread)
+                except PermissionError:
+                    self.blind = unclear = True
+                    continue
+                if isinstance(found, Wait):
+                    waiting = found
+                    self._last = thread
+                elif found is None:
+                    unclear = True
+        if waiting is None:
+            self._still = None
+            return None if unclear else False
+        return self._stands(tuple(runs), TIMED_SECS if waiting.timed else STEADY_SECS if len(runs) > 1 else 0.0)
+
+    def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float) -> bool:
+        """Say whether no thread has run for long enough; a count of context switches shows each time that one did."""
+        now = time.monotonic()
+        if runs != self._still:
+            self._still, self._since = runs, now
+        left = self._since + long_enough - now
+        self.again = max(left, 0.0)
+        return left <= 0
+
+    def _list(self) -> None:
+        forks = linux.fork_count()
+        if forks == self._forks:
+            return
+        members = survey([self._tree], linux, forks).get(self._tree, [])
+        self._threads = [
+            Thread(entry.pid, int(name)) for entry in members for name in _listdir(f"/proc/{entry.pid}/task")
+        ]
+        self._forks = forks
+
+    def _status(self, thread: Thread) -> tuple[bytes, bytes]:
+        """Return a thread's state, one letter (empty: it is gone), and its two counts of context switches."""
+        try:
+            text = read_file(f"/proc/{thread.pid}/task/{thread.tid}/status", STATUS_BYTES)
+        except (FileNotFoundError, ProcessLookupError):
+            return b"", b""
+        begin = text.index(b"\nState:\t") + 8
+        return text[begin : begin + 1], text[text.index(b"\nvoluntary_ctxt_switches:") :]
+
+    def _call(self, thread: Thread) -> Optional[list[int]]:
+        """Return the number of the system call that a thread is in, its arguments and its stack pointer.
+
+        Empty: it runs; None: it is gone. Raises PermissionError.
+        """
+        try:
+            words = read_file(f"/proc/{thread.pid}/task/{thread.tid}/syscall").split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        if not words or words[0] == b"running":
+            return []
+        return [int(words[0]), *(int(word, 16) for word in words[1:])]
+
+    def _stdin_wait(self, thread: Thread) -> object:
+        """Return the `Wait` of a thread that waits for the device alone; None: for others as well; False: it does not.
+
+        What only the process itself can ring, such as an event loop's pipe to itself, does not count.
+        """
+        call = self._call(thread)
+        if not call or len(call) < 9:
+            return False
+        if call[-2] < LOWEST_STACK:
+            return None
+        try:
+            wait = self._wait_for(thread, call)
+            if wait is None or not wait.fds:
+                return False
+            ours = [self._is_device(thread, fd) for fd in wait.fds]
+            if not any(ours) or not self._in_foreground(thread):
+                return False
+            others = [fd for fd, is_ours in zip(wait.fds, ours) if not is_ours]
+            return wait if all(_is_private(thread.pid, fd) for fd in others) else None
+        except (FileNotFoundError, ProcessLookupError, ValueError, struct.error):
+            return False  # it went on while we looked
+        except PermissionError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EFAULT):  # its memory is gone, or that of its call
+                return False
+            raise
+
+    def _wait_for(self, thread: Thread, call: list[int]) -> Optional[Wait]:
+        number, first, second, third, fourth, fifth = call[:6]
+        calls = self._calls
+        if number in calls.read:
+            return Wait((_int(first),), False)
+        if number in calls.poll or number in calls.ppoll:
+            timed = bool(third) if number in calls.ppoll else _int(third) >= 0
+            polled = struct.iter_unpack("ihh", _memory(thread.pid, first, 8 * min(second, MOST_POLLED)))
+            return Wait(tuple(fd for fd, events, _ in polled if fd >= 0 and events & ~POLL_OUT), timed)
+        if number in calls.select:
+            fds: set[int] = set()
+            for address in filter(None, (second, third, fourth)):
+                bits = int.from_bytes(_memory(thread.pid, address, -(-_int(first) // 64) * 8), "little")
+                fds.update(fd for fd in range(_int(first)) if bits >> fd & 1)
+            return Wait(tuple(sorted(fds)), bool(fifth))
+        if number in calls.epoll or number in calls.epoll_pwait2:
+            timed = bool(fourth) if number in calls.epoll_pwait2 else _int(fourth) >= 0
+            return Wait(tuple(_epoll_fds(thread.pid, _int(first))), timed)
+        return None
+
+    def _is_device(self, thread: Thread, fd: int) -> bool:
+        status = os.stat(f"/proc/{thread.pid}/fd/{fd}")
+        if self._device.filesystem:
+            return (status.st_dev, status.st_ino) == self._device
+        if status.st_rdev == TTY:
+            return self._terminal(thread)[0] == self._device.number
+        return status.st_rdev == self._device.number
+
+    def _in_foreground(self, thread: Thread) -> bool:
+        """Say whether a terminal gives input to the thread's group; always of a pipe."""
+        if self._device.filesystem:
+            return True
+        number, group, foreground = self._terminal(thread)
+        return number != self._device.number or group == foreground
+
+    def _terminal(self, thread: Thread) -> tuple[int, int, int]:
+        """Return the number of a process's terminal, its group and that terminal's foreground group."""
+        stat = read_file(f"/proc/{thread.pid}/stat")
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        number = int(fields[4])
+        # The kernel's own form of a device number, from linux/kdev_t.h.
+        return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00), int(fields[2]), int(fields[5])
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _int(word: int) -> int:
+    """Return the C int that a register holds."""
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >> 31 else word
+
+
+def _memory(pid: int, address: int, size: int) -> bytes:
+    if size > MEMORY_BYTES:
+        raise ValueError(size)
+    with FileIO(f"/proc/{pid}/mem") as file:
+        return os.pread(file.fileno(), size, address)
+
+
+def _epoll_fds(pid: int, fd: int) -> Iterator[int]:
+    for line in read_file(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+        words = line.split()
+        if words and words[0] == b"tfd:" and int(words[3], 16) & ~POLL_OUT & 0xFFFF:
+            yield int(words[1])
+
+
+def _is_private(pid: int, fd: int) -> bool:
+    """Say whether what an fd tells can only come from the process itself, or from the clock."""
+    name = os.readlink(f"/proc/{pid}/fd/{fd}")
+    kind, _, number = name.partition(":")
+    if kind == "anon_inode":
+        return number in ("[eventfd]", "[timerfd]", "[signalfd]", "[io_uring]")
+    if kind == "pipe":
+        return any(not _reads(pid, other) for other in _fds_of(pid, name))
+    if kind == "socket":
+        peer = _peer_of(int(number.strip("[]")))
+        return peer is not None and bool(_fds_of(pid, f"socket:[{peer}]"))
+    return False
+
+
+def _fds_of(pid: int, name: str) -> list[int]:
+    found = []
+    for fd in _listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == name:
+                found.append(int(fd))
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return found
+
+
+def _reads(pid: int, fd: int) -> bool:
+    """Say whether an fd is open for reading alone."""
+    info = read_file(f"/proc/{pid}/fdinfo/{fd}")
+    flags = int(info[info.index(b"flags:") + 6 :].split()[0], 8)
+    return flags & os.O_ACCMODE == os.O_RDONLY
+
+
+def _peer_of(inode: int) -> Optional[int]:
+    """Return the inode of the other end of a Unix socket; None where there is none, or the kernel does not tell."""
+    unknown = 0xFFFFFFFF
+    request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, unknown, inode, UDIAG_SHOW_PEER, unknown, unknown)
+    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as diag:
+            diag.setblocking(False)
+            diag.send(header + request)
+            answer = diag.recv(4096)
+    except OSError:
+        return None
+    size, kind = struct.unpack_from("=IH", answer)
+    at = 32  # behind the header and the fixed part
+    while kind == SOCK_DIAG_BY_FAMILY and at + 8 <= size:
+        length, attribute = struct.unpack_from("=HH", answer, at)
+        if attribute == UNIX_DIAG_PEER:
+            return int(struct.unpack_from("=I", answer, at + 4)[0])
+        at += max(length + 3 & ~3, 4)
+    return None

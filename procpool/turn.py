@@ -1,0 +1,204 @@
+"""Whose turn it is: whether a process waits for input, and the exchange of a line and its answer."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from dataclasses import replace
+from typing import Optional
+
+from procpool.child import CLOSED, Child, Positions, Standing, Waiter
+from procpool.duty import Duties, Duty
+from procpool.errors import ManagerClosedError
+from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
+from procpool.plain import plain
+from procpool.snapshot import Output, Part
+from procpool.system import System
+
+FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
+LAST_PAUSE_SECS = 0.02  # up to this, or to
+COST_FACTOR = 150  # so many times what a look costs: an idle wait takes less than a hundredth of a core
+
+
+def earliest(*moments: Optional[float]) -> Optional[float]:
+    """Return the earliest of some moments, None being never."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def standing(prompt: Optional[Pattern], quiet: Optional[float]) -> Standing:
+    """Check a prompt. Raises TypeError or ValueError."""
+    if prompt is None:
+        return Standing(None, quiet)
+    if isinstance(prompt, (list, tuple)):
+        raise TypeError("prompt must be one pattern, not a list")
+    found = compile_patterns(prompt)[0]
+    return Standing(re.compile(f"(?:{found.pattern})\\Z", found.flags), quiet)
+
+
+class Turn:
+    """One call's look at whether a process waits for input.
+
+    True only if, asked in this order, nothing unread lies in its pipe or terminal, a thread of its tree is blocked
+    waiting for just that while no other one runs, and all that it wrote has been read.
+    """
+
+    def __init__(self, child: Child, system: System, otherwise: Standing) -> None:
+        self._child = child
+        self._otherwise = otherwise
+        self._evidence = None if child.stdin is None else system.evidence(child.tree.copy(), child.stdin.device)
+        self._begin = time.monotonic()
+        self._pause = FIRST_PAUSE_SECS
+        self._before = (-1, -1)
+        self.until = 0.0  # when to look again, though nothing changed
+
+    @property
+    def blind(self) -> bool:
+        """Whether there is no evidence here, and nothing else that would do."""
+        return (self._evidence is None or self._evidence.blind) and self._otherwise == Standing()
+
+    @property
+    def soon(self) -> bool:
+        """Whether it looks as if the process waits, and a second look will tell."""
+        return self._evidence is not None and self._evidence.again > 0
+
+    def begin(self) -> None:
+        """Count silence from now on."""
+        self._begin = time.monotonic()
+
+    def look(self) -> Optional[bool]:
+        """Say whether the process waits for input; None where it cannot be known."""
+        child = self._child
+        now = time.monotonic()
+        if child.exited or child.stdin is None or child.stdin.closed:
+            return False
+        changes = (child.stdin.messages, sum(buffer.bytes for buffer in child.buffers.values()))
+        if changes != self._before:
+            self._before = changes
+            self._pause = FIRST_PAUSE_SECS
+        found = self._look(changes[0])
+        again = 0.0 if self._evidence is None else self._evidence.again
+        if found is None:
+            found, at = self._stands()
+        else:
+            at = None
+        after = time.monotonic()
+        self._pause = min(self._pause * 2, max(LAST_PAUSE_SECS, COST_FACTOR * (after - now)))
+        self.until = min(after + (again or self._pause), at or after + self._pause)
+        return found
+
+    def wait(self, deadline: Optional[float]) -> Optional[bool]:
+        """Wait until the process waits for input; False: it has exited; None: the deadline passed, or it is blind.
+
+        Raises ManagerClosedError, ProcpoolError.
+        """
+        child = self._child
+        waiter = Waiter()
+        try:
+            while True:
+                me = child.guard.check()
+                with child.guard.lock:
+                    child.guard.holder = me
+                    child.waiters.add(waiter)
+                    closed, failed, exited = child.closed, child.reader.failure is not None, child.exited
+                if self.look():
+                    return True
+                if exited:
+                    return False
+                if closed:
+                    raise ManagerClosedError(CLOSED)
+                if failed:
+                    raise child.unwatched()
+                if self.blind or (deadline is not None and time.monotonic() >= deadline):
+                    return None
+                waiter.sleep(earliest(deadline, self.until))
+        finally:
+            child.forget_waiter(waiter)
+
+    def _look(self, messages: int) -> Optional[bool]:
+        """Ask the kernel."""
+        stdin = self._child.stdin
+        if self._evidence is None or stdin is None:
+            return None
+        if stdin.unread:
+            return False
+        found = self._evidence.look()
+        if found:
+            return not stdin.unread and stdin.messages == messages and self._child.drained()
+        return found
+
+    def _stands(self) -> tuple[Optional[bool], Optional[float]]:
+        """Say whether what was agreed on in place of evidence holds, and when that may change by itself."""
+        child = self._child
+        prompt, quiet = self._otherwise
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            fresh = {} if prompt is None else child.fresh()
+            spoke = max(child.spoke.values())
+        at = None
+        if prompt is not None and any(prompt.search(plain(text)) for text in fresh.values()):
+            at = spoke + QUIET_SECS
+        if quiet is not None:
+            at = earliest(at, max(spoke, self._begin) + quiet)
+        if at is None:
+            return None, None
+        return (True, None) if time.monotonic() >= at else (None, at)
+
+
+class Exchange:
+    """A caller's turn to ask, from when it comes until it is left, and the answer; a context manager."""
+
+    def __init__(self, child: Child, duties: Duties) -> None:
+        self._child = child
+        self._duty = Duty(functools.partial(child.step_out, self), duties)
+        self._begin: Positions = {}
+        self._prompts: dict[str, set[str]] = {}
+
+    def __enter__(self) -> Exchange:
+        self._child.line_up(self)
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], *rest: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self._child.step_out(self)
+            self._duty.settled = True
+        else:  # Ctrl-C
+            self._duty.hand_over()
+
+    def come(self, deadline: Optional[float]) -> bool:
+        """Wait until all who came before are served; False when the deadline passes."""
+        child = self._child
+        return bool(child.wait_until(lambda: child.askers[0] is self or None, deadline))
+
+    def begin(self) -> None:
+        """Note where the output stands, just before the line is written."""
+        child = self._child
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            self._begin = {name: buffer.end(child.decoding) for name, buffer in child.buffers.items()}
+            fresh = child.fresh()
+            if not child.prompts:
+                child.prompts = fresh
+            self._prompts = {name: {fresh[name], child.prompts[name]} - {""} for name in fresh}
+
+    def answer(self, sent: Optional[str], *, take: bool) -> Output:
+        """Return what came since, without the prompt that stands again; `take`: read and expect go on behind it."""
+        child = self._child
+        me = child.guard.check()
+        with child.guard.lock:
+            child.guard.holder = me
+            view = child.look(self._begin)
+            if take:
+                child.take()
+                child.searched_to = dict(view.ends)
+        output = child.render(view, sent)
+        return replace(output, parts=tuple(map(self._cut, output.parts))) if take else output
+
+    def _cut(self, part: Part) -> Part:
+        """Leave the standing prompt out."""
+        unfinished = part.text[max(part.tail, part.skip) :]
+        ends = [prompt for prompt in self._prompts[part.stream] if unfinished.endswith(prompt)]
+        size = len(max(ends, key=len, default=""))
+        return part._replace(text=part.text[: len(part.text) - size]) if size else part
