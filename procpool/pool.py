@@ -328,7 +328,7 @@ class Pool:
             guardian.drop(token.decode())
 
     def _watch_guardian(self) -> None:
-        """Replace a guardian that is gone, or did not answer since the last look."""
+        """Replace a guardian that is gone, or did not answer in time."""
         me = self._guardian_guard.check()
         with self._guardian_guard.lock:
             self._guardian_guard.holder = me
@@ -336,13 +336,11 @@ class Pool:
             if guardian is None:
                 return
             if guardian.listen() and not guardian.stuck:
-                guardian.answered = False
-                guardian.tell("ping")
+                guardian.ping()
                 return
             guardian.discard()
             entry = self.system.look(os.getpid())
-            guardian.start(0.0 if entry is None else entry.start)
-            guardian.tell("ping")
+            guardian.start(0.0 if entry is None else entry.start, replaces=True)
         # Only now, so that a start tells the new one, or is in the registry, or, between the two, bears our mark.
         for child in self.all():
             if not child.empty:

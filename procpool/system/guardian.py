@@ -40,6 +40,7 @@ RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes th
 DEADLINE_SECS = 30.0  # for all of it, whatever happens
 UNBEGUN_SECS = 0.5  # a dying owner's socket ends a little before it
 LEARN_SECS = 0.05  # how long after the last message roots are looked at
+PATIENCE_SECS = 0.25  # how long it may take to answer a ping
 STARTUP_SECS = 5.0  # how long a helper may take to say who it is
 LONGEST_SECS = 86_400.0
 ANSWER_SECS = 2.0  # how long an answer may take beyond the grace
@@ -55,23 +56,24 @@ class Guardian:
         self.mark = mark
         self.grace = min(grace, GRACE_SECS)
         self.pid: Optional[int] = None  # as it told us
-        self.answered = True  # the last ping
+        self._pinged: Optional[float] = None  # when it was, if it has not answered yet
         self._received = b""
         self._dropped: deque[str] = deque()
         self._started = 0.0
         self._socket: Optional[socket.socket] = None
 
-    def start(self, start: float) -> None:
+    def start(self, start: float, *, replaces: bool = False) -> None:
         """Start the helper; `start` is the start time of this very process. Raises OSError.
 
-        It begins with the first message: until then the end of its socket means that we were interrupted here.
+        It begins with the first message: until then the end of its socket means that we were interrupted here. One that
+        replaces another has something to guard from the start.
         """
         import subprocess  # the helper, which runs this file, has no need of it
 
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            words = [str(theirs.fileno()), str(os.getpid()), str(start), self.mark, str(self.grace)]
+            words = [str(theirs.fileno()), str(os.getpid()), str(start), self.mark, str(self.grace), str(int(replaces))]
             env = {name: value for name, value in os.environ.items() if name != "PROCPOOL_ID"}
             # The shell leaves it to PID 1: a host that waits for any child must not meet it.
             popen = subprocess.Popen(
@@ -91,17 +93,23 @@ class Guardian:
         finally:
             theirs.close()
         self.pid = None
-        self.answered = True
+        self._pinged = None
         self._received = b""
         self._started = time.monotonic()
         self._socket = ours
 
     @property
     def stuck(self) -> bool:
-        """Whether it did not answer the last ping, or never said who it is."""
+        """Whether it did not answer a ping in time, or never said who it is."""
         if self.pid is None:
             return time.monotonic() - self._started > STARTUP_SECS
-        return not self.answered
+        return self._pinged is not None and time.monotonic() - self._pinged > PATIENCE_SECS
+
+    def ping(self) -> None:
+        """Ask it to answer, unless it has an answer to give already."""
+        if self._pinged is None:
+            self._pinged = time.monotonic()
+            self.tell("ping")
 
     def connect(self) -> Optional[socket.socket]:
         """Return the connection for one request; None if the helper is gone. See `request`."""
@@ -151,7 +159,7 @@ class Guardian:
             *lines, self._received = self._received.split(b"\n")
             for line in lines:
                 self.pid = int(line)
-                self.answered = True
+                self._pinged = None
         return False
 
     def dismiss(self) -> None:
@@ -239,7 +247,7 @@ def _serve(fd: int) -> None:
 class Helper:
     """The helper's own side: what it knows of its owner, and what it does when that dies."""
 
-    def __init__(self, fd: int, owner: int, start: float, mark: str, grace: float) -> None:
+    def __init__(self, fd: int, owner: int, start: float, mark: str, grace: float, *, begun: bool) -> None:
         self._connection = socket.socket(fileno=fd)
         self._mark = mark
         self._grace = grace
@@ -254,7 +262,7 @@ class Helper:
             self._alive = entry is not None and entry.start == start
         except ProcessLookupError:
             pass
-        self._begun = not self._alive  # or we were told something
+        self._begun = begun or not self._alive  # or we were told something
 
     def guard(self) -> None:
         """Listen until the owner is dead, or says that it is enough; then end what it left."""
@@ -334,13 +342,13 @@ class Helper:
 
 
 def main(words: list[str]) -> None:
-    """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace])`."""
-    fd, owner, start, mark, grace = words
+    """Guard, as the helper: `main([fd, owner's pid, owner's start, mark, grace, whether it replaces another])`."""
+    fd, owner, start, mark, grace, replaces = words
     # What the owner says is never urgent: it must not lose its CPU to us at each message.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the owner's may be low, and trees are large
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    Helper(int(fd), int(owner), float(start), mark, float(grace)).guard()
+    Helper(int(fd), int(owner), float(start), mark, float(grace), begun=replaces == "1").guard()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -162,6 +163,42 @@ process.wait(30)
     owner.wait()
     owner.stdout.close()
     until(lambda: not living(program), "the end of the tree", BOUND_SECS)
+
+
+def test_p16_a_guardian_has_time_to_answer():
+    """However often the housekeeper looks: it is not replaced for an answer that is on its way."""
+    with procpool.ProcessManager() as manager:
+        manager.start("a", "cat")
+        helper = until(lambda: guardians(os.getpid()), "a guardian")[0]
+        until(lambda: manager._pool._guardian.pid, "its first word")
+        for _ in range(300):
+            manager._pool.housekeeper.wake()
+        assert guardians(os.getpid()) == [helper]
+
+
+def test_p16_an_owner_that_dies_while_it_replaces_the_guardian_is_guarded(tmp_path):
+    """1 the guardian dies; 2 another one is started; 3 the owner becomes another program before it tells that anything."""
+    program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
+    script = f"""
+import os, signal, sys, procpool
+from procpool.system.guardian import Guardian
+manager = procpool.ProcessManager()
+process = manager.spawn("a", [sys.executable, "-S", "-E", {program!r}, "out:up\\n", "wait"])
+process.expect("up", 10)
+while manager._pool._guardian.pid is None: process.read(timeout=0.01)
+start = Guardian.start
+def start_and_die(*args, **options):
+    start(*args, **options)
+    os.execv("/bin/sleep", ["sleep", "3"])
+Guardian.start = start_and_die
+os.kill(manager._pool._guardian.pid, signal.SIGKILL)
+process.wait(30)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", script])
+    until(lambda: b"sleep" in Path(f"/proc/{owner.pid}/cmdline").read_bytes(), "the exec")
+    until(lambda: not living(program), "the end of the tree", BOUND_SECS)
+    assert owner.wait(15) == 0
+    until(lambda: not guardians(owner.pid), "the end of the guardian", 5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
