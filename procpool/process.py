@@ -381,7 +381,9 @@ class Process:
         child = self._check()
         if not isinstance(line, str):
             raise TypeError(f"line must be a str, not {type(line).__name__}")
-        otherwise = child.otherwise if prompt is None and quiet is None else standing(prompt, quiet)
+        otherwise = child.otherwise
+        if prompt is not None or quiet is not None:
+            otherwise = standing(prompt, seconds("quiet", quiet, optional=True))
         limit = self._timeout(timeout)
         deadline = None if limit is None else time.monotonic() + limit
         with Exchange(child, self._pool.duties) as exchange:

@@ -14,7 +14,8 @@ from procpool.stdin import Message
 # What the emulator would show as text, or take for something else: strings to the terminal, and control sequences with
 # a private or an intermediate byte that it does not know.
 _FOREIGN = re.compile(
-    r"\x1b[PX^_][^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[(?:[<=>][0-?]*[ -/]*[@-~]|[0-?]*[ -/]+[@-~]|\?[0-?]*[^0-?hlJKc])"
+    r"\x1b[PX^_][^\x1b\x07]*(?:\x1b\\|\x07)"
+    r"|\x1b\[(?:[<=>][0-?]*[ -/]*[@-~]|[0-?]*[ -/]+[@-~]|\?[0-?]*[^0-?hlJKc])"
 )
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[PX^_\]][^\x1b\x07]*\x1b?|[ -/]*)?\Z")
 MOST_UNFINISHED = 4096

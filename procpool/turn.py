@@ -101,7 +101,8 @@ class Turn:
                     child.guard.holder = me
                     child.waiters.add(waiter)
                     closed, failed, exited = child.closed, child.reader.failure is not None, child.exited
-                if self.look():
+                found = self.look()
+                if found:
                     return True
                 if exited:
                     return False
@@ -109,7 +110,7 @@ class Turn:
                     raise ManagerClosedError(CLOSED)
                 if failed:
                     raise child.unwatched()
-                if self.blind or (deadline is not None and time.monotonic() >= deadline):
+                if (found is None and self.blind) or (deadline is not None and time.monotonic() >= deadline):
                     return None
                 waiter.sleep(earliest(deadline, self.until))
         finally:

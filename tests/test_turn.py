@@ -1,0 +1,492 @@
+"""Turns: whether a process waits for input is known, not guessed; and an answer is exactly that."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import psutil
+import pytest
+
+import procpool
+from conftest import child, fork, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the evidence is Linux's")
+
+LIFE = "import os, select, signal, socket, sys, threading, time; signal.alarm(60)\n"
+
+
+@pytest.fixture
+def linux(monkeypatch):
+    """The half of the seam that has evidence."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", "linux")
+    with procpool.ProcessManager(max_per_agent=None, guardian=False) as manager:
+        yield manager
+
+
+@pytest.fixture(params=[False, True], ids=["pipe", "pty"])
+def run(linux, request):
+    """Run a Python script on pipes, and on a terminal."""
+
+    def run(script: str, **options) -> procpool.Process:
+        options.setdefault("pty", request.param)
+        options.setdefault("merge_stderr", True)
+        return linux.spawn("a", [sys.executable, "-S", "-E", "-u", "-c", LIFE + script], **options)
+
+    run.pty = request.param
+    return run
+
+
+def looks(process: procpool.Process, count: int = 60) -> set[object]:
+    """Return all answers of many looks."""
+    found = set()
+    for _ in range(count):
+        found.add(process.waiting_for_input)
+        time.sleep(0.002)  # the looks are to be spread over what the process does
+    return found
+
+
+# What waits
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "os.read(0, 1)",
+        "os.readv(0, [bytearray(1)])",
+        "select.select([0], [], [])",
+        "select.select([0], [], [0], 30)",
+        "p = select.poll(); p.register(0, select.POLLIN); p.poll()",
+        "p = select.poll(); p.register(0, select.POLLIN); p.poll(30_000)",
+        "p = select.epoll(); p.register(0, select.EPOLLIN); p.poll()",
+        "p = select.epoll(); p.register(0, select.EPOLLIN); p.poll(30)",
+        "os.read(os.dup(0), 1)",
+        "threading.Thread(target=lambda: os.read(0, 1)).start()",
+        "os.fork() or os.read(0, 1); os.wait()",
+        # An event loop's own alarm bells
+        "a, b = os.pipe(); select.select([0, a], [], [])",
+        "a, b = socket.socketpair(); select.select([0, a], [], [])",
+        "p = select.epoll(); a, b = os.pipe(); p.register(0, select.EPOLLIN); p.register(a, select.EPOLLIN); p.poll()",
+    ],
+)
+def test_a_wait_for_stdin_alone_is_seen(run, wait):
+    """By whatever call, thread, descendant or number."""
+    process = run(f"print('up')\n{wait}")
+    process.expect("up", 10)
+    assert process.wait_for_input(5) is True
+    assert process.waiting_for_input is True
+
+
+def test_a_wait_for_dev_tty_is_seen(linux):
+    """The terminal is the terminal, by whatever name."""
+    script = LIFE + "print('up'); os.read(os.open('/dev/tty', os.O_RDWR), 1)"
+    process = linux.spawn("a", [sys.executable, "-c", script], pty=True)
+    process.expect("up", 10)
+    assert process.wait_for_input(5) is True
+
+
+# What does not: the adversaries
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "while True: pass",
+        "time.sleep(30)",
+        "threading.Thread(target=lambda: os.read(0, 1), daemon=True).start()\nwhile True: pass",
+        "threading.Thread(target=lambda: os.read(0, 1), daemon=True).start()\nwhile True: time.sleep(0.0003)",
+        "if os.fork() == 0: os.read(0, 1)\nwhile True: pass",
+        "if os.fork():\n while True: pass\nos.read(0, 1)",
+        "p = select.poll(); p.register(0, select.POLLIN)\nwhile True:\n p.poll(1); sum(range(50_000))",
+        "while True: select.select([0], [], [], 0.005); sum(range(50_000))",
+        "while True: select.select([0], [], [], 0)",
+        "a, b = os.pipe(); os.read(a, 1)",
+        "signal.raise_signal(signal.SIGSTOP)\nos.read(0, 1)",
+    ],
+)
+def test_p34_who_works_does_not_wait(run, work):
+    """0 wrong True: a reader beside somebody busy, a look now and then, naps, other waits."""
+    process = run(f"print('up')\n{work}")
+    process.expect("up", 10)
+    assert looks(process) == {False}
+
+
+def test_p34_a_stopped_reader_does_not_wait(run):
+    """SIGSTOP in the middle of its read, and on again."""
+    process = run("print('up'); os.read(0, 1); os.read(0, 1)")
+    assert process.wait_for_input(10)
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the stop")
+    assert looks(process, 20) == {False}
+    process.send_signal(signal.SIGCONT)
+    assert process.wait_for_input(5) is True
+
+
+def test_p34_input_that_was_typed_ahead_is_a_reason_not_to_wait(run):
+    """What lies unread is work, also of a process that is stopped in its read, or reads in another mode."""
+    process = run("print('up'); time.sleep(0.3); a = sys.stdin.readline(); b = sys.stdin.readline(); os.read(0, 1)")
+    process.expect("up", 10)
+    process.send_line("a")
+    process.send_line("b")
+    assert looks(process, 20) == {False}
+    assert process.wait_for_input(5) is True
+    process.send_signal(signal.SIGSTOP)
+    process.send_line("c")
+    assert looks(process, 20) == {False}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p34_true_means_that_everything_was_answered(run, seed):
+    """Lines at random moments, work of random length: at each True all answers are there."""
+    process = run(
+        f"import random; r = random.Random({seed})\n"
+        "for line in iter(sys.stdin.readline, ''):\n"
+        " end = time.monotonic() + r.choice([0, 0.0002, 0.002])\n"
+        " while time.monotonic() < end: pass\n"
+        " print('answer', line)\n",
+        echo=False,
+        max_lines=10_000,
+    )
+    choose = random.Random(seed)
+    assert process.wait_for_input(10)
+    sent = seen = 0
+    for _ in range(400):
+        chance = choose.random()
+        if chance < 0.15:
+            process.send_line(str(sent))
+            sent += 1
+        elif process.wait_for_input(10) if chance < 0.25 else process.waiting_for_input:
+            seen += 1
+            assert process.read(since="").text.count("answer") == sent
+    assert process.wait_for_input(10)
+    assert process.read(since="").text.count("answer") == sent
+    assert seen > 10
+
+
+def test_p34_an_event_loop_with_a_socket_is_not_judged(run):
+    """Nobody can know which of the two it waits for: None."""
+    process = run(
+        "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\nprint('up... ', end=''); select.select([0, s], [], [])"
+    )
+    process.expect("up", 10)
+    assert looks(process) <= {None, False}
+    until(lambda: process.waiting_for_input is None, "a refusal to judge")
+    with pytest.raises(procpool.TimeoutExpired, match="prompt= or quiet="):
+        process.ask("x", 0.1)
+    assert process.wait_for_input(0.1) is None
+
+
+def test_p34_a_background_reader_of_the_terminal_does_not_count(linux):
+    """Job control: bash waits for a job, one in the background would read, and is stopped."""
+    bash = linux.spawn("a", ["bash", "--norc", "-i"], pty=True, extra_env={"PS1": "$ "})
+    bash.ask("(read x < /dev/tty; sleep 60) &")
+    bash.send_line("sleep 0.5")
+    assert looks(bash, 30) == {False}
+    assert bash.wait_for_input(5) is True
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="changes its user")
+def test_p34_who_may_not_be_looked_into_is_not_judged():
+    """A program that an ordinary user may run but not read: None, and `ask` says what to pass."""
+    script = """
+import concurrent.futures, fcntl, os, sys, termios
+import procpool, procpool.system.linux, procpool.system.evidence
+os.setresuid(65534, 65534, 65534)
+with procpool.ProcessManager(guardian=False) as manager:
+    process = manager.spawn("a", [sys.argv[1]])
+    process.write("up")
+    process.expect("up")
+    assert process.waiting_for_input is None, process.waiting_for_input
+    assert process.wait_for_input() is None
+    try: process.ask("x")
+    except ValueError as error: print(error)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        cat = shutil.copy("/bin/cat", folder)
+        os.chmod(folder, 0o755)
+        os.chmod(cat, 0o711)
+        done = subprocess.run([sys.executable, "-c", script, cat], capture_output=True, text=True, timeout=20)
+    assert "prompt or quiet must be given" in done.stdout, done.stderr
+
+
+def test_no_evidence_on_other_systems(monkeypatch):
+    """The portable half: None at once, and a clear refusal."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", "portable")
+    with procpool.ProcessManager(guardian=False) as manager:
+        cat = manager.spawn("a", "cat")
+        assert cat.waiting_for_input is None
+        assert cat.wait_for_input() is None
+        with pytest.raises(ValueError, match="prompt or quiet"):
+            cat.ask("hello")
+        assert cat.read().text == ""
+
+
+def test_who_has_exited_or_has_no_stdin_does_not_wait(linux):
+    """False, not None; and a wait for it ends with the exit."""
+    for options in ({"stdin": False}, {}):
+        process = linux.spawn("a", child("exit:0"), **options)
+        assert process.wait_for_input(10) is False
+        assert process.waiting_for_input is False
+    cat = linux.spawn("a", "cat")
+    assert cat.wait_for_input(5) is True
+    cat.close_stdin()
+    assert cat.wait_for_input(5) is False
+
+
+def test_output_that_was_not_read_yet_is_a_reason_to_look_again(linux):
+    """True comes when everything that was written before can be read."""
+    for _ in range(30):
+        process = linux.spawn("a", child("lines:500", "line", "wait"))
+        assert process.wait_for_input(10)
+        assert process.info().lines.stdout == 500
+        process.kill()
+
+
+def test_an_idle_wait_costs_next_to_nothing(linux):
+    """Less than a hundredth of a core, whether it waits for one or for a tree."""
+    process = linux.spawn("a", child(*[fork("wait")] * 10, "out:up\\n", "wait"))
+    process.expect("up", 10)
+    with pytest.raises(procpool.TimeoutExpired):
+        process.wait_for_input(0.5)  # the first looks come quickly
+    begin, used = time.monotonic(), time.thread_time()
+    with pytest.raises(procpool.TimeoutExpired, match="waits for input"):
+        process.wait_for_input(2)
+    assert time.thread_time() - used < 0.01 * (time.monotonic() - begin) + 0.01
+
+
+def test_wait_any_wakes_for_a_turn(linux):
+    """The one of several that waits."""
+    busy = linux.start("a", child("wait"))
+    reader = linux.start("a", child("out:Name? ", "line", "wait"))
+    wake = linux.wait_any([busy, reader], input=True, timeout=10)
+    assert (wake.process_id, wake.reason) == (reader, "input")
+    assert linux.read(reader).text == "Name? "
+    linux.send_line(reader, "x")
+    with pytest.raises(procpool.TimeoutExpired):
+        linux.wait_any([busy, reader], input=True, timeout=0.1)
+
+
+def test_a_wait_for_a_turn_ends_with_the_manager(linux):
+    """As every blocked call."""
+    process = linux.spawn("a", child("wait"))
+    errors = []
+
+    def wait():
+        try:
+            process.wait_for_input(None)
+        except procpool.ManagerClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: process._child.waiters, "the waiter")
+    linux.close()
+    thread.join(10)
+    assert len(errors) == 1
+
+
+# ask
+
+
+@pytest.fixture
+def repl(run):
+    """A Python REPL, without its banner."""
+    process = run("import code", pty=False)
+    process.kill()
+    manager = process._manager
+    command = [sys.executable, "-i", "-q"]
+    env = {"PYTHON_BASIC_REPL": "1", "TERM": "dumb"}
+    return manager.spawn("a", command, pty=run.pty, merge_stderr=True, extra_env=env)
+
+
+def test_ask_answers_exactly(repl):
+    """One exchange after the other, each exactly its own."""
+    assert repl.ask("6 * 7").plain == "42\n"
+    assert repl.ask("x = 1").plain == ""
+    assert repl.ask("print('no newline', end='')").plain == "no newline"
+    assert repl.ask("print('two\\nlines')").plain == "two\nlines\n"
+    assert repl.ask("1 / 0").plain.endswith("ZeroDivisionError: division by zero\n")
+    assert repl.read().text == ""
+
+
+def test_ask_and_nested_prompts(repl):
+    """Those of the interpreter, and those of `input`."""
+    assert repl.ask("for i in range(2):").plain == "... "
+    assert repl.ask("    print(i)").plain == ""
+    assert repl.ask("").plain == "0\n1\n"
+    assert repl.ask("name = input('Name? ')").plain == "Name? "
+    assert repl.ask("Bob").plain == ""
+    assert repl.ask("name").plain == "'Bob'\n"
+    assert repl.ask("for i in range(2):\n    i\n").plain.replace("... ", "") == "0\n1\n"
+
+
+def test_ask_leaves_the_banner_out(run):
+    """And what was said before, which `since` still gives."""
+    process = run("print('banner\\nmore'); import code\nwhile True: print(input('> ').upper())", echo=False)
+    answer = process.ask("hello")
+    assert answer.plain == "HELLO\n"
+    assert process.read().text == ""
+    assert "banner" in process.read(since="").text
+
+
+def test_ask_and_a_program_that_ends(repl):
+    """The end is the end of the turn; afterwards there is nobody to ask."""
+    answer = repl.ask("print('bye'); raise SystemExit(3)")
+    assert (answer.plain, answer.alive, answer.returncode) == ("bye\n", False, 3)
+    with pytest.raises(procpool.StdinClosedError):
+        repl.ask("1")
+
+
+def test_an_answer_larger_than_what_is_kept(linux):
+    """The newest is there, the rest is counted."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True, max_lines=100)
+    answer = repl.ask("for i in range(1000): print(i)\n")
+    # The prompt "... " stands before the first line.
+    assert answer.stdout[-1] == "999"
+    assert len(answer.stdout) + answer.dropped.stdout == 1000
+    assert repl.ask("1").text == "1\n"
+
+
+def test_a_timed_out_ask_does_not_shift_the_next_answer(repl):
+    """What came late belongs to nobody; `read(since=...)` has it."""
+    repl.ask("import time")
+    with pytest.raises(procpool.TimeoutExpired, match="waits for input") as caught:
+        repl.ask("print('early', flush=True); time.sleep(0.4); print('late')", 0.2)
+    assert "early" in caught.value.output.text
+    assert repl.ask("'next'").plain == "'next'\n"
+    with pytest.raises(procpool.TimeoutExpired):
+        repl.ask("time.sleep(0.4)", 0.1)
+    assert repl.wait_for_input(5)
+    assert repl.ask("'next'").plain == "'next'\n"
+
+
+def test_askers_are_served_in_turn(repl):
+    """Ten threads: each gets its own answer."""
+    wrong = []
+
+    def ask(number):
+        for step in range(5):
+            value = number * 100 + step
+            answer = repl.ask(str(value)).plain
+            if answer != f"{value}\n":
+                wrong.append((value, answer))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert wrong == []
+    assert not repl._child.askers
+
+
+def test_an_asker_that_waits_for_its_turn_times_out(repl):
+    """While another one's answer takes long."""
+    repl.ask("import time")
+    slow = threading.Thread(target=repl.ask, args=("time.sleep(0.5)",))
+    slow.start()
+    until(lambda: repl._child.askers, "the first one")
+    with pytest.raises(procpool.TimeoutExpired, match="others ask"):
+        repl.ask("1", 0.05)
+    slow.join(10)
+    assert repl.ask("1").plain == "1\n"
+
+
+def test_ask_in_two_streams(linux):
+    """Python's prompts go to stderr, which then never ends a line."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"])
+    for _ in range(3):
+        answer = repl.ask("6 * 7")
+        assert (answer.text, answer.stdout, answer.stderr) == ("42\n", ["42"], [])
+    repl.send_line("'by hand'")
+    assert repl.wait_for_input(5)
+    assert repl.ask("print('x ', end='')").text == "x "
+    assert repl.ask("1 / 0").stderr[-1] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("half", ["linux", "portable"])
+@pytest.mark.parametrize("how", [{"prompt": "> "}, {"quiet": 0.15}])
+def test_a_prompt_or_silence_does_where_there_is_no_evidence(monkeypatch, half, how):
+    """At the start or at each ask; an echo of the last exchange does not end this one."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", half)
+    script = LIFE + "while True: line = input('> '); time.sleep(0.05); print(line.upper())"
+    with procpool.ProcessManager(guardian=False) as manager:
+        process = manager.spawn("a", [sys.executable, "-c", script], **how)
+        assert process.ask("one").text == "ONE\n"
+        assert process.ask("two", **how).text == "TWO\n"
+        assert process.wait_for_input(5) is True
+
+
+def test_a_timed_out_ask_by_prompt_does_not_shift_the_next_answer(monkeypatch):
+    """The prompt that stood before the line was written is not the one that ends the answer."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", "portable")
+    script = LIFE + "while True: line = input('> '); time.sleep(0.2); print(line.upper())"
+    with procpool.ProcessManager(guardian=False) as manager:
+        process = manager.spawn("a", [sys.executable, "-c", script], prompt="> ")
+        with pytest.raises(procpool.TimeoutExpired):
+            process.ask("one", 0.1)
+        assert process.ask("two").text == "TWO\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_p20_an_answer_is_the_same_in_any_chunks(run, size):
+    """Byte by byte, with pauses: the turn, the prompt and the text are the same."""
+    script = (
+        "def say(text):\n"
+        f" for i in range(0, len(text), {size}): os.write(1, text[i:i + {size}]); time.sleep(0.0005)\n"
+        "while True:\n"
+        " say(b'prompt> '); line = sys.stdin.readline(); say('é{}\\nprompt> x\\n'.format(line.strip()).encode())\n"
+    )
+    process = run(script, echo=False)
+    for word in ("one", "two", "prompt> "):
+        assert process.ask(word).plain == f"é{word.strip()}\nprompt> x\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "match"),
+    [
+        ((b"x",), {}, TypeError, "line"),
+        (("x",), {"prompt": 3}, TypeError, "pattern"),
+        (("x",), {"prompt": ["a", "b"]}, TypeError, "prompt"),
+        (("x",), {"prompt": "a\nb"}, ValueError, "newline"),
+        (("x",), {"quiet": -1}, ValueError, "quiet"),
+        (("x", -1), {}, ValueError, "timeout"),
+        (("\ud800",), {}, UnicodeEncodeError, "surrogates"),
+    ],
+)
+def test_bad_questions(linux, arguments, options, error, match):
+    """A clear error before anything is written, and the next asker is not held up."""
+    cat = linux.spawn("a", "cat")
+    with pytest.raises(error, match=match):
+        cat.ask(*arguments, **options)
+    assert cat.ask("fine").text == "fine\n"
+
+
+def test_ctrl_c_leaves_the_turn_to_others(linux):
+    """An interrupted asker steps out of the queue."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    repl.ask("import time")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            repl.ask("time.sleep(1)")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert repl.ask("'next'").text == "'next'\n"
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=[pytest.mark.stress, pytest.mark.timeout(60)])])
+def test_many_exchanges_are_exact_and_in_order(repl, count):
+    """Each answer belongs to its line."""
+    for number in range(count):
+        assert repl.ask(f"{number} * 2").plain == f"{number * 2}\n"
