@@ -180,22 +180,24 @@ def test_p16_an_owner_that_dies_while_it_replaces_the_guardian_is_guarded(tmp_pa
     """1 the guardian dies; 2 another one is started; 3 the owner becomes another program before it tells that anything."""
     program = str(shutil.copy(CHILD, tmp_path / "witness.py"))
     script = f"""
-import os, signal, sys, procpool
+import os, signal, sys, threading, procpool
 from procpool.system.guardian import Guardian
 manager = procpool.ProcessManager()
 process = manager.spawn("a", [sys.executable, "-S", "-E", {program!r}, "out:up\\n", "wait"])
 process.expect("up", 10)
 while manager._pool._guardian.pid is None: process.read(timeout=0.01)
-start = Guardian.start
-def start_and_die(*args, **options):
+start, started = Guardian.start, threading.Event()
+def start_and_hang(*args, **options):
     start(*args, **options)
-    os.execv("/bin/sleep", ["sleep", "3"])
-Guardian.start = start_and_die
+    started.set()
+    threading.Event().wait()
+Guardian.start = start_and_hang
 os.kill(manager._pool._guardian.pid, signal.SIGKILL)
-process.wait(30)
+started.wait(10)
+os.execv("/bin/sleep", ["sleep", "5"])
 """
     owner = subprocess.Popen([sys.executable, "-c", script])
-    until(lambda: b"sleep" in Path(f"/proc/{owner.pid}/cmdline").read_bytes(), "the exec")
+    until(lambda: Path(f"/proc/{owner.pid}/cmdline").read_bytes() == b"sleep\0005\0", "the exec")
     until(lambda: not living(program), "the end of the tree", BOUND_SECS)
     assert owner.wait(15) == 0
     until(lambda: not guardians(owner.pid), "the end of the guardian", 5)
