@@ -152,7 +152,7 @@ class Child:
         self._exit_seen = False
         self._exit_source: Any = None
         self._finishing = False
-        pty = size is not None
+        pty = self.tree.hangup = size is not None
         self.size = size or (0, 0)  # of its terminal: rows and columns
         self.emulator: Any = None
         bound = terminal.MOST_BYTES if pty else None

@@ -200,6 +200,12 @@ class Exchange:
     def _cut(self, part: Part) -> Part:
         """Leave the standing prompt out."""
         unfinished = part.text[max(part.tail, part.skip) :]
-        ends = [prompt for prompt in self._prompts[part.stream] if unfinished.endswith(prompt)]
-        size = len(max(ends, key=len, default=""))
+        shown = plain(unfinished)
+        # The first prompt may come with codes that later ones do without, such as a title.
+        sizes = [
+            len(prompt) if unfinished.endswith(prompt) else len(unfinished)
+            for prompt in self._prompts[part.stream]
+            if unfinished.endswith(prompt) or (shown and shown == plain(prompt))
+        ]
+        size = max(sizes, default=0)
         return part._replace(text=part.text[: len(part.text) - size]) if size else part

@@ -28,9 +28,7 @@ def test_the_demo_runs(capsys):
 
 
 def break_answer(monkeypatch):
-    monkeypatch.setattr(
-        procpool.Agent, "send_line", lambda self, id, line: self[id].send_line("print('the answer is 41')")
-    )
+    monkeypatch.setattr(procpool.Agent, "ask", lambda self, id, line: self[id].ask("6 * 7 - 1"))
 
 
 def break_page(monkeypatch):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -120,6 +121,21 @@ def test_p01_a_tree_on_a_terminal_is_gone(terminal):
     member = int(process.expect(r"member (\d+)", 10)[1])
     assert not process.kill(grace=0.1).survivors
     assert not is_alive(member)
+
+
+@pytest.mark.parametrize("guardian", [False, True])
+def test_p03_an_interactive_shell_costs_no_grace(guardian):
+    """It ignores TERM, but not the hangup; a program that dies of TERM dies of that."""
+    with procpool.ProcessManager(guardian=guardian, grace=10) as manager:
+        bash = manager.spawn("a", ["bash", "--norc", "-i"], pty=True, prompt=r"[$#] ")
+        assert bash.wait_for_input(10)
+        bash.send_line("sleep 30 & sleep 31")
+        until(lambda: len(psutil.Process(bash.pid).children()) == 2, "the jobs")
+        begin = time.monotonic()
+        ended = bash.kill()
+        assert time.monotonic() - begin < 5
+        assert (ended.escalated, ended.signal, len(ended.pids)) == (False, "SIGHUP", 3)
+        assert manager.spawn("a", ["sleep", "30"], pty=True).kill().signal == "SIGTERM"
 
 
 def test_p11_processes_on_terminals_end_with_their_owner(tmp_path):

@@ -230,9 +230,10 @@ def _serve(fd: int) -> None:
         verb, grace, states = marshal.loads(_receive(connection))
         trees = []
         for state in states:
-            root, token, born, start = state[:4]
+            root, token, born, start, hangup = state[:5]
             entry = linux.look(root)  # the owner has it pinned now, but may die
             one = Tree(root, token, born, start if entry is None else entry.start)
+            one.hangup = hangup
             one.update(state)
             trees.append(one)
         options = {"grace": grace} if verb == "end" else {}

@@ -30,15 +30,17 @@ class Tree:
     - `token`: its own part of the mark; without the number at its end it stands for all processes of an owner
     - `born`: the fork count just before its start; only later processes can belong to it
     - `start`: the root's start time, where the root is not pinned; what began earlier is something else
+    - `hangup`: the root is to get a HUP, too, behind TERM, as when a terminal is closed: interactive shells ignore TERM
     """
 
-    __slots__ = ("root", "token", "born", "start", "seen", "pids", "survivors", "escalated")
+    __slots__ = ("root", "token", "born", "start", "hangup", "seen", "pids", "survivors", "escalated")
 
     def __init__(self, root: int, token: str, born: Optional[int], start: float = 0.0) -> None:
         self.root = root
         self.token = token.encode()
         self.born = born
         self.start = start
+        self.hangup = False
         self.seen: dict[int, float] = {}
         self.pids: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
@@ -52,13 +54,14 @@ class Tree:
     def copy(self) -> Tree:
         """Return another one, to be looked at by somebody else."""
         other = Tree(self.root, self.token.decode(), self.born, self.start)
+        other.hangup = self.hangup
         other.seen = dict(self.seen)
         return other
 
     def state(self) -> list[Any]:
         """Return everything, for another interpreter."""
         return [
-            self.root, self.token.decode(), self.born, self.start,
+            self.root, self.token.decode(), self.born, self.start, self.hangup,
             list(self.seen.items()), self.pids, self.survivors, self.escalated,
         ]  # fmt: skip
 
@@ -234,6 +237,11 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, living: Optional
     living = alive(trees, system) if living is None else living
     _note(living)
     _send(living, system, signal.SIGTERM, signal.SIGCONT)
+    _send(
+        {one: [entry for entry in members if entry.pid == one.root] for one, members in living.items() if one.hangup},
+        system,
+        signal.SIGHUP,
+    )
     living = _until(deadline, living, system)
     if living:
         for tree in living:
