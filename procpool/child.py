@@ -16,9 +16,9 @@ from procpool.guard import Guard
 from procpool.keys import Keyboard
 from procpool.output.buffer import Decoding, LineBuffer, Position, Span
 from procpool.output.reader import Channel, Reader
-from procpool.snapshot import Exit, Output, ProcessInfo, Streams
+from procpool.snapshot import Exit, Output, Part, ProcessInfo, Streams
 from procpool.stdin import Stdin, Terminal
-from procpool.system import returncode, terminal
+from procpool.system import Evidence, returncode, terminal
 from procpool.system.launch import Launch
 from procpool.system.tree import Tree
 
@@ -127,6 +127,8 @@ class Child:
         self.active = self.started  # when a byte last went either way
         self.wrote_at = dict.fromkeys(self.buffers, 0)  # how many bytes of each stream had come at the last write
         self.askers: deque[object] = deque()  # whose turn it is to ask, the first one's
+        self.evidence: Optional[Evidence] = None  # the first one's, while it asks
+        self.stood: Optional[tuple[int, int]] = None  # sizes when it was last seen to wait
         self.prompts: dict[str, str] = {}  # what stood at the end of each stream when it was first asked something
         self.exited = False  # the root; and what it wrote before can be read
         self.returncode: Optional[int] = None
@@ -389,6 +391,13 @@ class Child:
         self.read_to = view.ends
         return view
 
+    def pass_over(self, positions: Positions) -> None:
+        """Move the default cursor, and where the next search begins, behind an answer. The caller holds the lock."""
+        for name, buffer in self.buffers.items():
+            self.lost[name] += max(buffer.settle() - self.read_to[name].line, 0)
+        self.read_to = positions
+        self.searched_to = dict(positions)
+
     def news(self, positions: Positions) -> bool:
         """Say whether anything came since the positions. The caller holds the lock."""
         return any(buffer.end(self.decoding) > positions[name] for name, buffer in self.buffers.items())
@@ -463,9 +472,11 @@ class Child:
         if any(channel.paused for channel in self.channels) and self.served:
             self.reader.call(self, self.resume)
 
-    def render(self, view: View, sent: Optional[str] = None) -> Output:
-        """Decode what a look found; `sent`: to answer a line that a terminal may have echoed."""
-        parts = tuple(span.part(name, self.decoding) for name, span in view.spans.items())
+    def render(self, view: View, sent: Optional[str] = None, cut: Optional[Callable[[Part], Part]] = None) -> Output:
+        """Decode what a look found: as the answer to a line that a terminal may have echoed, and cut to that."""
+        parts = tuple([span.part(name, self.decoding) for name, span in view.spans.items()])
+        if cut is not None:
+            parts = tuple(map(cut, parts))
         cursor = ",".join(f"{line}.{chars}" for line, chars in view.ends.values())
         return Output(parts, cursor, view.eof, view.alive, view.returncode, sent)
 

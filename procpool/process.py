@@ -389,10 +389,8 @@ class Process:
         with Exchange(child, self._pool.duties) as exchange:
             if not exchange.come(deadline):
                 self._expired("its turn to an asker: others ask as well", limit)
-            turn = Turn(child, self._pool.system, otherwise)
-            open_ = child.stdin is not None and not child.stdin.closed
-            found = turn.wait(deadline) if open_ else False
-            if found is None:
+            turn = Turn(child, self._pool.system, otherwise, shared=True)
+            if not turn.stands and turn.wait(deadline) is None:
                 self._refuse(turn, limit, self.tail(LAST_LINES))
             exchange.begin()
             try:
@@ -403,6 +401,7 @@ class Process:
             turn.begin()
             if turn.wait(deadline) is None:
                 self._refuse(turn, limit, exchange.answer(None, take=False))
+            turn.note()
             return exchange.answer(None if child.terminal is None else line, take=True)
 
     def _refuse(self, turn: Turn, limit: Optional[float], output: Output) -> NoReturn:

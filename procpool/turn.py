@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import time
-from dataclasses import replace
 from typing import Optional
 
 from procpool.child import CLOSED, Child, Positions, Standing, Waiter
@@ -16,6 +15,7 @@ from procpool.plain import plain
 from procpool.snapshot import Output, Part
 from procpool.system import System
 
+ANSWER_SECS = 0.0002  # how long an answer may take to begin before we look
 FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
 LAST_PAUSE_SECS = 0.02  # up to this, or to
 COST_FACTOR = 150  # so many times what a look costs: an idle wait takes less than a hundredth of a core
@@ -24,6 +24,9 @@ COST_FACTOR = 150  # so many times what a look costs: an idle wait takes less th
 def earliest(*moments: Optional[float]) -> Optional[float]:
     """Return the earliest of some moments, None being never."""
     return min((moment for moment in moments if moment is not None), default=None)
+
+
+Sizes = tuple[int, int]  # how many messages went in, and how many bytes came out
 
 
 def standing(prompt: Optional[Pattern], quiet: Optional[float]) -> Standing:
@@ -43,13 +46,19 @@ class Turn:
     waiting for just that while no other one runs, and all that it wrote has been read.
     """
 
-    def __init__(self, child: Child, system: System, otherwise: Standing) -> None:
+    def __init__(self, child: Child, system: System, otherwise: Standing, *, shared: bool = False) -> None:
         self._child = child
         self._otherwise = otherwise
-        self._evidence = None if child.stdin is None else system.evidence(child.tree.copy(), child.stdin.device)
+        evidence = child.evidence if shared else None
+        if evidence is None and child.stdin is not None:
+            evidence = system.evidence(child.tree.copy(), child.stdin.device)
+        if shared:
+            child.evidence = evidence
+        self._evidence = evidence
         self._begin = time.monotonic()
+        self._not_before = 0.0
         self._pause = FIRST_PAUSE_SECS
-        self._before = (-1, -1)
+        self._before: Optional[Sizes] = None
         self.until = 0.0  # when to look again, though nothing changed
 
     @property
@@ -62,9 +71,21 @@ class Turn:
         """Whether it looks as if the process waits, and a second look will tell."""
         return self._evidence is not None and self._evidence.again > 0
 
+    @property
+    def stands(self) -> bool:
+        """Whether nothing went in or came out since it was seen, by an earlier asker, that the process waits."""
+        stdin = self._child.stdin
+        return stdin is not None and not stdin.closed and self._child.stood == self._sizes()
+
     def begin(self) -> None:
-        """Count silence from now on."""
+        """Count silence from now on. Most programs answer at once: it would be in vain to look before."""
         self._begin = time.monotonic()
+        self._not_before = self._begin + ANSWER_SECS
+        self._before = self._sizes()
+
+    def note(self) -> None:
+        """Remember, if there is evidence, that the process waits; see `stands`."""
+        self._child.stood = None if self._evidence is None or self._before != self._sizes() else self._before
 
     def look(self) -> Optional[bool]:
         """Say whether the process waits for input; None where it cannot be known."""
@@ -72,16 +93,18 @@ class Turn:
         now = time.monotonic()
         if child.exited or child.stdin is None or child.stdin.closed:
             return False
-        changes = (child.stdin.messages, sum(buffer.bytes for buffer in child.buffers.values()))
-        if changes != self._before:
-            self._before = changes
+        sizes = self._sizes()
+        if sizes != self._before:
+            self._before = sizes
             self._pause = FIRST_PAUSE_SECS
-        found = self._look(changes[0])
-        again = 0.0 if self._evidence is None else self._evidence.again
+        elif now < self._not_before:
+            self.until = self._not_before
+            return False
+        at = None
+        found = self._look(sizes[0])
         if found is None:
-            found, at = self._stands()
-        else:
-            at = None
+            found, at = self._otherwise_stands()
+        again = 0.0 if self._evidence is None else self._evidence.again
         after = time.monotonic()
         self._pause = min(self._pause * 2, max(LAST_PAUSE_SECS, COST_FACTOR * (after - now)))
         self.until = min(after + (again or self._pause), at or after + self._pause)
@@ -128,7 +151,12 @@ class Turn:
             return not stdin.unread and stdin.messages == messages and self._child.drained()
         return found
 
-    def _stands(self) -> tuple[Optional[bool], Optional[float]]:
+    def _sizes(self) -> Sizes:
+        child = self._child
+        messages = 0 if child.stdin is None else child.stdin.messages
+        return messages, sum([buffer.bytes for buffer in child.buffers.values()])
+
+    def _otherwise_stands(self) -> tuple[Optional[bool], Optional[float]]:
         """Say whether what was agreed on in place of evidence holds, and when that may change by itself."""
         child = self._child
         prompt, quiet = self._otherwise
@@ -192,20 +220,16 @@ class Exchange:
             child.guard.holder = me
             view = child.look(self._begin)
             if take:
-                child.take()
-                child.searched_to = dict(view.ends)
-        output = child.render(view, sent)
-        return replace(output, parts=tuple(map(self._cut, output.parts))) if take else output
+                child.pass_over(view.ends)
+        return child.render(view, sent, self._cut if take else None)
 
     def _cut(self, part: Part) -> Part:
         """Leave the standing prompt out."""
         unfinished = part.text[max(part.tail, part.skip) :]
-        shown = plain(unfinished)
-        # The first prompt may come with codes that later ones do without, such as a title.
-        sizes = [
-            len(prompt) if unfinished.endswith(prompt) else len(unfinished)
-            for prompt in self._prompts[part.stream]
-            if unfinished.endswith(prompt) or (shown and shown == plain(prompt))
-        ]
-        size = max(sizes, default=0)
+        size = 0
+        for prompt in self._prompts[part.stream]:
+            if unfinished.endswith(prompt):
+                size = max(size, len(prompt))
+            elif unfinished and plain(unfinished) == plain(prompt):
+                size = len(unfinished)  # the first one may come with codes that later ones do without, such as a title
         return part._replace(text=part.text[: len(part.text) - size]) if size else part

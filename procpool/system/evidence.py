@@ -91,7 +91,11 @@ class Witness:
         self.again = 0.0
         self.blind = False
         last = self._last
-        if last is not None and self._call(last) == []:
+        try:
+            call = None if last is None else self._call(last)
+        except PermissionError:
+            call = last = None
+        if call == []:
             self._still = None
             return False
         self._list()
@@ -108,7 +112,7 @@ class Witness:
             runs.append((thread, switches))
             if state == b"S" and (waiting is None or waiting.timed):
                 try:
-                    found = self._stdin_wait(thread)
+                    found = self._stdin_wait(thread, call if thread == last else self._call(thread))
                 except PermissionError:
                     self.blind = unclear = True
                     continue
@@ -163,12 +167,11 @@ class Witness:
             return []
         return [int(words[0]), *(int(word, 16) for word in words[1:])]
 
-    def _stdin_wait(self, thread: Thread) -> object:
+    def _stdin_wait(self, thread: Thread, call: Optional[list[int]]) -> object:
         """Return the `Wait` of a thread that waits for the device alone; None: for others as well; False: it does not.
 
         What only the process itself can ring, such as an event loop's pipe to itself, does not count.
         """
-        call = self._call(thread)
         if not call or len(call) < 9:
             return False
         if call[-2] < LOWEST_STACK:
