@@ -19,6 +19,7 @@ WORKLOADS = {
     "W1 firehose": ("w1_firehose", "hand", "MB/s", "more", "100", "400"),
     "W2 echo": ("w2_echo", "raw", "us", "less", "500", "3000"),
     "W3 start + kill": ("w3_start_kill", "popen", "us", "less", "50", "200"),
+    "ask": ("ask", "raw", "us", "less", "200", "1000"),
     "W7 tree of 100": ("w7_tree", "killpg", "ms", "less", "2", "5"),
 }
 
