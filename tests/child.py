@@ -175,6 +175,15 @@ def note(path):
     os.close(fd)
 
 
+def exact(_):
+    """Have the terminal pass on every byte of output as it is."""
+    import termios
+
+    modes = termios.tcgetattr(0)
+    modes[1] &= ~termios.OPOST
+    termios.tcsetattr(0, termios.TCSANOW, modes)
+
+
 def setsid(_):
     """Begin a session."""
     os.setsid()
@@ -203,7 +212,7 @@ STEPS = {
     "out": out, "err": err, "lines": lines, "zeros": zeros, "forever": forever, "line": line, "copy": copy,
     "count": count, "wait": wait, "ignore": ignore, "on": on, "close": close, "exit": leave, "suicide": suicide,
     "stop": stop, "fork": fork, "setsid": setsid, "pid": pid, "facts": facts, "daemon": daemon,
-    "spawner": spawner, "hopper": hopper,
+    "spawner": spawner, "hopper": hopper, "exact": exact,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -122,10 +122,51 @@ def nothing_leaks():
     until(lambda: len(our_fds()) <= len(fds), f"no more fds than {sorted(fds)}")
 
 
-@pytest.fixture(params=["linux", "portable"])
+TWO_STREAMS = "a terminal has one stream"
+LONG_LINES = "a terminal takes no line of more than 4095 bytes"
+HANGUP = "the end of a root that has a terminal hangs up on the others"
+OF_PIPES = {
+    "test_a_wrong_cursor_is_refused": TWO_STREAMS,
+    "test_communicate_is_popen_s": LONG_LINES,
+    "test_each_stream_has_its_own_place": TWO_STREAMS,
+    "test_info_tells_what_is_known": TWO_STREAMS,
+    "test_lines_tell_stream_and_time": TWO_STREAMS,
+    "test_p01_no_member_is_alive_when_kill_returns": HANGUP,
+    "test_p04_kill_comes_after_the_grace_and_not_before": HANGUP,
+    "test_p21_p24_an_endless_line_is_read_and_bounded": "a terminal is too slow for a gigabyte",
+    "test_p25_a_flood_on_one_stream_does_not_evict_the_other": TWO_STREAMS,
+    "test_p26_the_exit_is_seen_although_a_descendant_holds_the_pipes": HANGUP,
+    "test_p27_cursors_are_independent_and_repeatable": TWO_STREAMS,
+    "test_p28_a_child_that_closes_its_stdout_is_alive": "a terminal ends when nobody has it open in any way",
+    "test_p30_a_message_that_is_not_taken_raises_with_what_was": LONG_LINES,
+    "test_p30_messages_of_concurrent_writers_never_mix": LONG_LINES,
+    "test_p30_the_whole_message_is_written": LONG_LINES,
+    "test_p32_a_blocked_writer_blocks_no_other_call": LONG_LINES,
+    "test_p33_a_broken_pipe_is_an_error_also_for_what_is_queued": LONG_LINES,
+    "test_p33_writing_to_a_stdin_that_the_process_closed_raises": "a terminal does not break",
+    "test_p39_the_environment_is_what_was_given": "a terminal has a TERM",
+    "test_read_behaves_as_the_seed_s_pair_and_as_text": TWO_STREAMS,
+    "test_stdin_is_a_pipe_or_dev_null": "a terminal is neither",
+    "test_tail_takes_nothing": TWO_STREAMS,
+    "test_text_of_two_streams_comes_in_reading_order": TWO_STREAMS,
+    "test_usage_is_of_the_whole_tree": HANGUP,
+    "test_what_needs_a_terminal_says_so": "here there is one",
+    "test_without_stdin_it_is_dev_null": "a terminal is an input",
+}
+
+
+def pytest_generate_tests(metafunc):
+    """Run tests over both halves of the OS seam; those that spawn the child program on a terminal, too, if asked."""
+    if "system" in metafunc.fixturenames:
+        halves = ["linux", "portable"]
+        if "spawn" in metafunc.fixturenames and metafunc.function.__name__ not in OF_PIPES:
+            halves.append(pytest.param("terminal", marks=pytest.mark.terminal))
+        metafunc.parametrize("system", halves, indirect=True)
+
+
+@pytest.fixture
 def system(request, monkeypatch):
-    """Run a test over both halves of the OS seam."""
-    monkeypatch.setenv("PROCPOOL_SYSTEM", request.param)
+    monkeypatch.setenv("PROCPOOL_SYSTEM", "portable" if request.param == "portable" else "linux")
     return request.param
 
 
@@ -137,10 +178,13 @@ def manager(system):
 
 
 @pytest.fixture
-def spawn(manager):
+def spawn(manager, system):
     """Start the child program with steps: `spawn("out:hello", "wait")`."""
 
     def spawn(*steps: str, **options) -> procpool.Process:
+        if system == "terminal":
+            options.pop("merge_stderr", None)
+            return manager.spawn("tester", child("exact", *steps), **{"pty": True, "echo": False, **options})
         return manager.spawn("tester", child(*steps), **options)
 
     return spawn

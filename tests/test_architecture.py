@@ -102,3 +102,11 @@ def test_every_promise_is_named_once_by_a_test():
     to_come = {29}
     assert shown | to_come == set(range(1, 45)), sorted(set(range(1, 45)) - shown - to_come)
     assert not shown & to_come, sorted(shown & to_come)
+
+
+def test_what_is_said_of_tests_is_said_of_tests_that_there_are():
+    """No reason stays behind when its test goes."""
+    from conftest import OF_PIPES
+
+    text = "".join(path.read_text() for path in TESTS.rglob("*.py"))
+    assert [name for name in OF_PIPES if f"def {name}(" not in text] == []

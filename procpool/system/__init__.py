@@ -27,6 +27,9 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
 `is_process(pid) -> bool`
     Whether a number that `look` knows is that of a process, not of a thread.
 
+`ignores(entry, number) -> bool`
+    Whether a process is known to ignore a signal.
+
 `namespace() -> int`
     A number of the pid namespace that we are in; 0 where there is no such thing.
 
@@ -104,6 +107,9 @@ class System(Protocol):
         """See above."""
 
     def is_process(self, pid: int) -> bool:
+        """See above."""
+
+    def ignores(self, entry: Entry, number: int) -> bool:
         """See above."""
 
     def namespace(self) -> int:

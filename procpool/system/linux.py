@@ -146,6 +146,16 @@ def is_process(pid: int) -> bool:
     return True
 
 
+def ignores(entry: Entry, number: int) -> bool:
+    """Read its mask of ignored signals."""
+    try:
+        status = read_file(f"/proc/{entry.pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    begin = status.index(b"\nSigIgn:") + 8
+    return bool(int(status[begin : status.index(b"\n", begin)], 16) >> number - 1 & 1)
+
+
 def namespace() -> int:
     """Return the inode of the namespace."""
     return os.stat("/proc/self/ns/pid").st_ino

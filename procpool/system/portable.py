@@ -84,6 +84,11 @@ def is_process(pid: int) -> bool:
     return True
 
 
+def ignores(entry: Entry, number: int) -> bool:
+    """Not every system tells."""
+    return False
+
+
 def namespace() -> int:
     """There are none."""
     return 0

@@ -30,7 +30,8 @@ class Tree:
     - `token`: its own part of the mark; without the number at its end it stands for all processes of an owner
     - `born`: the fork count just before its start; only later processes can belong to it
     - `start`: the root's start time, where the root is not pinned; what began earlier is something else
-    - `hangup`: the root is to get a HUP, too, behind TERM, as when a terminal is closed: interactive shells ignore TERM
+    - `hangup`: the root has a terminal: if it ignores TERM, as interactive shells do, it gets a HUP, as when that is
+      closed
     """
 
     __slots__ = ("root", "token", "born", "start", "hangup", "seen", "pids", "survivors", "escalated")
@@ -237,11 +238,10 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, living: Optional
     living = alive(trees, system) if living is None else living
     _note(living)
     _send(living, system, signal.SIGTERM, signal.SIGCONT)
-    _send(
-        {one: [entry for entry in members if entry.pid == one.root] for one, members in living.items() if one.hangup},
-        system,
-        signal.SIGHUP,
-    )
+    for one, members in living.items():
+        for entry in members:
+            if one.hangup and entry.pid == one.root and system.ignores(entry, signal.SIGTERM):
+                _strike(entry, system, signal.SIGHUP)
     living = _until(deadline, living, system)
     if living:
         for tree in living:
