@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from procpool.manager import ProcessManager
     from procpool.pool import Pool
 
-LOOK_SECS = 0.04  # how long a program that does not stand still is watched
+LOOK_SECS = 0.06  # how long a program that does not stand still is watched
 MOST_ROWS = 65_535
 LAST_LINES = 5  # how many lines of output an error shows
 DEFAULT: Any = object()  # a timeout that is not given: the manager's
@@ -319,7 +319,7 @@ class Process:
         True only if a thread of the tree is blocked waiting for stdin (or the terminal) alone, nothing unread lies in
         it, no other thread of the tree runs, and all output has been read. None without evidence: another system, a
         process that we may not look into (another user's, ssh-agent), or a wait that is for other things, too, such
-        as an event loop's with a socket. A program that naps or waits with a timeout is watched for up to 40 ms.
+        as an event loop's with a socket. A program that naps or waits with a timeout is watched for up to 60 ms.
         """
         turn = Turn(self._check(), self._pool.system, Standing())
         found = turn.look()

@@ -23,8 +23,10 @@ TTY = os.makedev(5, 0)  # /dev/tty: the terminal of whoever asks
 POLL_OUT = 0x0004 | 0x0008 | 0x0010 | 0x0100 | 0x0200  # room to write, and what is always told
 MOST_POLLED = 1024
 LOWEST_STACK = 1 << 32  # below it a program has 32 bits, and other numbers of system calls
-STEADY_SECS = 0.005  # how long several threads have to stand still: one that only naps is at work
-TIMED_SECS = 0.02  # and how long a wait with a timeout: one that looks now and then is at work, too
+STEADY_SECS = 0.01  # how long several threads have to stand still: one that only naps is at work
+STEADY_LOOKS = 4  # and at how many looks: where a CPU was taken from the machine for a while, nobody ran
+TIMED_SECS = 0.02  # and how long a wait with a timeout
+SHORT_SECS = 0.1  # a shorter timeout is for a look now and then (vim's 25 ms, for the rest of a key): it tells nothing
 STATUS_BYTES = 4096
 MEMORY_BYTES = 8 * MOST_POLLED
 
@@ -40,7 +42,8 @@ class Calls(NamedTuple):
     """The numbers of the system calls of one architecture."""
 
     read: tuple[int, ...]
-    select: tuple[int, ...]  # with a pointer to a timeout, or none
+    select: tuple[int, ...]  # with a pointer to seconds and microseconds
+    pselect: tuple[int, ...]  # with a pointer to seconds and nanoseconds
     poll: tuple[int, ...]  # with milliseconds
     ppoll: tuple[int, ...]
     epoll: tuple[int, ...]  # with milliseconds
@@ -48,8 +51,10 @@ class Calls(NamedTuple):
 
 
 CALLS = {
-    "x86_64": Calls(read=(0, 19), select=(23, 270), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,)),
-    "aarch64": Calls(read=(63, 65), select=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,)),
+    "x86_64": Calls(
+        read=(0, 19), select=(23,), pselect=(270,), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,)
+    ),
+    "aarch64": Calls(read=(63, 65), select=(), pselect=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,)),
 }
 
 
@@ -64,7 +69,7 @@ class Wait(NamedTuple):
     """What a thread is blocked in, if it is a wait for fds."""
 
     fds: tuple[int, ...]
-    timed: bool
+    seconds: Optional[float]  # the timeout
 
 
 class Witness:
@@ -84,7 +89,8 @@ class Witness:
         self._threads: list[Thread] = []
         self._last: Optional[Thread] = None  # the one that waited the last time
         self._still: Optional[tuple[tuple[Thread, bytes], ...]] = None  # how often each thread had run,
-        self._since = 0.0  # since when
+        self._since = 0.0  # since when,
+        self._looks = 0  # and at how many looks
 
     def look(self) -> Optional[bool]:
         """See `system.Evidence`."""
@@ -110,7 +116,7 @@ class Witness:
                 self._still = None
                 return False
             runs.append((thread, switches))
-            if state == b"S" and (waiting is None or waiting.timed):
+            if state == b"S" and (waiting is None or waiting.seconds is not None):
                 try:
                     found = self._stdin_wait(thread, call if thread == last else self._call(thread))
                 except PermissionError:
@@ -124,16 +130,20 @@ class Witness:
         if waiting is None:
             self._still = None
             return None if unclear else False
-        return self._stands(tuple(runs), TIMED_SECS if waiting.timed else STEADY_SECS if len(runs) > 1 else 0.0)
+        if waiting.seconds is not None:
+            return self._stands(tuple(runs), TIMED_SECS)
+        return self._stands(tuple(runs), STEADY_SECS if len(runs) > 1 else 0.0)
 
     def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float) -> bool:
         """Say whether no thread has run for long enough; a count of context switches shows each time that one did."""
         now = time.monotonic()
         if runs != self._still:
-            self._still, self._since = runs, now
-        left = self._since + long_enough - now
-        self.again = max(left, 0.0)
-        return left <= 0
+            self._still, self._since, self._looks = runs, now, 0
+        self._looks += 1
+        if not long_enough or (now - self._since >= long_enough and self._looks >= STEADY_LOOKS):
+            return True
+        self.again = long_enough / (STEADY_LOOKS - 1)
+        return False
 
     def _list(self) -> None:
         forks = linux.fork_count()
@@ -168,7 +178,7 @@ class Witness:
         return [int(words[0]), *(int(word, 16) for word in words[1:])]
 
     def _stdin_wait(self, thread: Thread, call: Optional[list[int]]) -> object:
-        """Return the `Wait` of a thread that waits for the device alone; None: for others as well; False: it does not.
+        """Return the `Wait` of a thread that waits for the device alone; None: it cannot be told; False: it does not.
 
         What only the process itself can ring, such as an event loop's pipe to itself, does not count.
         """
@@ -183,6 +193,8 @@ class Witness:
             ours = [self._is_device(thread, fd) for fd in wait.fds]
             if not any(ours) or not self._in_foreground(thread):
                 return False
+            if wait.seconds is not None and wait.seconds < SHORT_SECS:
+                return None
             others = [fd for fd, is_ours in zip(wait.fds, ours) if not is_ours]
             return wait if all(_is_private(thread.pid, fd) for fd in others) else None
         except (FileNotFoundError, ProcessLookupError, ValueError, struct.error):
@@ -198,20 +210,20 @@ class Witness:
         number, first, second, third, fourth, fifth = call[:6]
         calls = self._calls
         if number in calls.read:
-            return Wait((_int(first),), False)
+            return Wait((_int(first),), None)
         if number in calls.poll or number in calls.ppoll:
-            timed = bool(third) if number in calls.ppoll else _int(third) >= 0
             polled = struct.iter_unpack("ihh", _memory(thread.pid, first, 8 * min(second, MOST_POLLED)))
-            return Wait(tuple(fd for fd, events, _ in polled if fd >= 0 and events & ~POLL_OUT), timed)
-        if number in calls.select:
+            seconds = _milliseconds(third) if number in calls.poll else _timespec(thread.pid, third)
+            return Wait(tuple(fd for fd, events, _ in polled if fd >= 0 and events & ~POLL_OUT), seconds)
+        if number in calls.select or number in calls.pselect:
             fds: set[int] = set()
             for address in filter(None, (second, third, fourth)):
                 bits = int.from_bytes(_memory(thread.pid, address, -(-_int(first) // 64) * 8), "little")
                 fds.update(fd for fd in range(_int(first)) if bits >> fd & 1)
-            return Wait(tuple(sorted(fds)), bool(fifth))
+            return Wait(tuple(sorted(fds)), _timespec(thread.pid, fifth, 1e6 if number in calls.select else 1e9))
         if number in calls.epoll or number in calls.epoll_pwait2:
-            timed = bool(fourth) if number in calls.epoll_pwait2 else _int(fourth) >= 0
-            return Wait(tuple(_epoll_fds(thread.pid, _int(first))), timed)
+            seconds = _milliseconds(fourth) if number in calls.epoll else _timespec(thread.pid, fourth)
+            return Wait(tuple(_epoll_fds(thread.pid, _int(first))), seconds)
         return None
 
     def _is_device(self, thread: Thread, fd: int) -> bool:
@@ -249,6 +261,18 @@ def _int(word: int) -> int:
     """Return the C int that a register holds."""
     word &= 0xFFFFFFFF
     return word - (1 << 32) if word >> 31 else word
+
+
+def _milliseconds(word: int) -> Optional[float]:
+    return None if _int(word) < 0 else _int(word) / 1000
+
+
+def _timespec(pid: int, address: int, parts: float = 1e9) -> Optional[float]:
+    """Read a timeout: seconds, and parts of one; None where there is none."""
+    if not address:
+        return None
+    seconds, fraction = struct.unpack("qq", _memory(pid, address, 16))
+    return float(seconds + fraction / parts)
 
 
 def _memory(pid: int, address: int, size: int) -> bytes:
