@@ -169,15 +169,16 @@ class Terminal(Stdin):
         modes = self._modes()
         if modes is None or not modes.canonical:
             return
+        column = self._column
         for line in data.replace(b"\r", b"\n").split(b"\n"):
-            size = self._column + len(line)
-            if size > terminal.LONGEST_LINE:
+            column += len(line)
+            if column > terminal.LONGEST_LINE:
                 raise ValueError(
-                    f"data has a line of {size} bytes, and a terminal that takes its input line by line cuts each "
+                    f"data has a line of {column} bytes, and a terminal that takes its input line by line cuts each "
                     f"after {terminal.LONGEST_LINE}: pass it in a file, or start the process without pty"
                 )
-            self._column = 0
-        self._column = 0 if data.endswith((b"\r", b"\n")) else self._column + len(line)
+            rest, column = column, 0
+        self._column = rest
 
     @property
     def line_end(self) -> str:

@@ -44,7 +44,7 @@ def run(linux, request):
     return run
 
 
-def looks(process: procpool.Process, count: int = 60) -> set[object]:
+def looks(process: procpool.Process, count: int = 25) -> set[object]:
     """Return all answers of many looks."""
     found = set()
     for _ in range(count):
