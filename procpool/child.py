@@ -277,6 +277,11 @@ class Child:
         for channel in self.channels:
             if not channel.buffer.crowded:
                 channel.resume()
+        if self._exit_seen and not self.exited:
+            for channel in self.channels:
+                while channel.owed > 0 and channel.fd >= 0 and not channel.paused:
+                    channel.ready()
+            self._publish()
 
     def _publish(self) -> None:
         if self._exit_seen and not self.exited and all(channel.owed <= 0 for channel in self.channels):
@@ -603,6 +608,7 @@ class Child:
 
     def send(self, sig: int, *, group: bool = False) -> None:
         """Send a signal to the root, or to the process group that it was started in; nothing once it is reaped."""
+        self.stood = None
         me = self._pin.check()
         with self._pin.lock:
             self._pin.holder = me

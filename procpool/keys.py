@@ -93,6 +93,6 @@ def _control(code: str, key: str) -> str:
         return "\x7f"
     if code == " ":
         return "\0"
-    if not "@" <= code.upper() <= "_":
+    if not code.isascii() or not "@" <= code.upper() <= "_":
         raise ValueError(f"keys has no such key: {key!r}")
     return chr(ord(code.upper()) & 0x1F)

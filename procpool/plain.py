@@ -13,6 +13,9 @@ _CODE = re.compile(
 )
 
 
+MOST_COLUMNS = 10_000
+
+
 def plain(text: str) -> str:
     r"""Return text without escape codes, each line as a terminal shows it in the end.
 
@@ -58,10 +61,10 @@ def _obey(cells: list[str], column: int, code: re.Match[str]) -> int:
         return max(column - 1, 0)
     if code["inter"] or not (code["numbers"] or "0").isdecimal() or not code["final"]:
         return column
-    number = int(code["numbers"] or 0)
+    number = int(code["numbers"][:6] or 0)
     count = min(max(number, 1), 1000)
     if what == "C":
-        return column + count
+        return min(column + count, MOST_COLUMNS)
     if what == "D":
         return max(column - count, 0)
     if what == "G":

@@ -501,6 +501,7 @@ class Pool:
 
     def terminate(self, child: Child) -> None:
         """Ask a tree to end."""
+        child.stood = None
         me = child.guard.check()
         with child.guard.lock:
             child.guard.holder = me

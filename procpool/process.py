@@ -202,7 +202,11 @@ class Process:
         """
         child = self._terminal("screen")
         if child.emulator is None:
-            child.emulator = Emulator(child)
+            emulator = Emulator(child)
+            me = child.guard.check()
+            with child.guard.lock:
+                child.guard.holder = me
+                child.emulator = child.emulator or emulator
         found: Screen = child.emulator.look()
         return found
 
@@ -331,8 +335,9 @@ class Process:
         """Wait until the process waits for input, as `waiting_for_input` says, and return True.
 
         Where the process was started with `prompt` or `quiet` these do in place of missing evidence. Returns False
-        when it exits instead, None if there is no evidence (at once where there cannot be any, else after `timeout`).
-        Waits up to `timeout` seconds (default: the manager's; None: for ever). Raises `TimeoutExpired`.
+        when it exits instead, or has no stdin; None if there is no evidence: at once where there cannot be any, else
+        after `timeout`. Waits up to `timeout` seconds (default: the manager's; None: for ever). Raises
+        `TimeoutExpired`.
 
         >>> import procpool
         >>> with procpool.spawn("cat") as cat:
@@ -343,8 +348,10 @@ class Process:
         child = self._check()
         turn = Turn(child, self._pool.system, child.otherwise)
         found = turn.wait(None if limit is None else time.monotonic() + limit)
-        if found is None and turn.look() is False and not turn.blind:
-            self._expired("a sign that it waits for input", limit)
+        if found is None and not turn.blind:
+            found = turn.look()
+            if found is False:
+                self._expired("a sign that it waits for input", limit)
         return found
 
     def ask(
@@ -391,25 +398,26 @@ class Process:
                 self._expired("its turn to an asker: others ask as well", limit)
             turn = Turn(child, self._pool.system, otherwise, shared=True)
             if not turn.stands and turn.wait(deadline) is None:
-                self._refuse(turn, limit, self.tail(LAST_LINES))
+                if turn.blind:
+                    raise ValueError(
+                        "prompt or quiet must be given: there is no evidence here of when the process waits for input"
+                    )
+                self._refuse(limit, self.tail(LAST_LINES))
             exchange.begin()
+            sent = line if child.terminal is not None and child.terminal.echoes else None
             try:
                 self.send_line(line, timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
             except WriteTimeoutError as error:
                 error.timeout = math.inf if limit is None else limit
                 raise
             turn.begin()
-            if turn.wait(deadline) is None:
-                self._refuse(turn, limit, exchange.answer(None, take=False))
+            if turn.wait(deadline, patient=True) is None:
+                self._refuse(limit, exchange.answer(None, take=False))
             turn.note()
-            return exchange.answer(None if child.terminal is None else line, take=True)
+            return exchange.answer(sent, take=True)
 
-    def _refuse(self, turn: Turn, limit: Optional[float], output: Output) -> NoReturn:
+    def _refuse(self, limit: Optional[float], output: Output) -> NoReturn:
         """Raise the error of a turn that was not seen to come."""
-        if turn.blind:
-            raise ValueError(
-                "prompt or quiet must be given: there is no evidence here of when the process waits for input"
-            )
         self._expired(
             "a sign that it waits for input",
             limit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ _FOREIGN = re.compile(
     r"|\x1b\[(?:[<=>][0-?]*[ -/]*[@-~]|[0-?]*[ -/]+[@-~]|\?[0-?]*[^0-?hlJKc])"
 )
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[PX^_\]][^\x1b\x07]*\x1b?|[ -/]*)?\Z")
+_PIECE = re.compile(r"\x1b\[[0-?]*[@-~]?|\x1b[^\x1b\[]?|[^\x1b]+")
 MOST_UNFINISHED = 4096
 
 
@@ -33,13 +35,15 @@ class Emulator:
             ) from None
         self._child = child
         rows, cols = child.size
-        # Guards the rest. Held while output is fed to the emulator.
+        # Guards the rest. Held while output is fed to the emulator, and, the one exception to the rule, while the
+        # process's lock is taken for a look at its output.
         self._guard = Guard()
         self._answers: list[str] = []
         screen: Any = pyte.Screen(cols, rows)
         screen.write_process_input = self._answers.append
         self._screen = screen
-        self._stream: Any = pyte.Stream(screen)
+        self._make_stream = functools.partial(pyte.Stream, screen)
+        self._stream: Any = self._make_stream()
         self._positions = dict.fromkeys(child.buffers, Position())
         self._rest = ""
         self._dropped = 0
@@ -61,7 +65,7 @@ class Emulator:
             rows, cols = child.size
             if (self._screen.lines, self._screen.columns) != (rows, cols):
                 self._screen.resize(rows, cols)
-            self._stream.feed(_FOREIGN.sub("", text))
+            self._feed(_FOREIGN.sub("", text))
             answers, self._answers[:] = "".join(self._answers), []
             found = Screen(
                 tuple(row.rstrip() for row in self._screen.display),
@@ -72,3 +76,11 @@ class Emulator:
         if answers and child.stdin is not None:
             child.stdin.put(Message(answers.encode()))
         return found
+
+    def _feed(self, text: str) -> None:
+        """Feed text, code by code: one that the emulator fails on is left out."""
+        for piece in _PIECE.findall(text):
+            try:
+                self._stream.feed(piece)
+            except Exception:  # of any kind: what programs send is beyond all bounds
+                self._stream = self._make_stream()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import re
 import signal
 from collections import deque
 from typing import TYPE_CHECKING, Optional
@@ -168,9 +169,10 @@ class Terminal(Stdin):
         """Raise ValueError for a line that the kernel would cut in silence."""
         modes = self._modes()
         if modes is None or not modes.canonical:
+            self._column = 0
             return
         column = self._column
-        for line in data.replace(b"\r", b"\n").split(b"\n"):
+        for line in re.split(b"[" + re.escape(modes.ends) + b"]", data):
             column += len(line)
             if column > terminal.LONGEST_LINE:
                 raise ValueError(
@@ -186,6 +188,12 @@ class Terminal(Stdin):
         modes = self._modes()
         return "\n" if modes is None or modes.canonical else "\r"
 
+    @property
+    def echoes(self) -> bool:
+        """Whether what is written now is shown, by the terminal or by the program."""
+        modes = self._modes()
+        return modes is not None and modes.echo
+
     def close(self) -> None:
         """Have the reader thread write the end-of-file character; messages that wait are not written."""
         if not self.closed and self._child.served:
@@ -194,6 +202,7 @@ class Terminal(Stdin):
 
     def resize(self, rows: int, cols: int) -> None:
         """Change the size; nothing once it is closed."""
+        self._child.stood = None
         me = self._guard.check()
         with self._guard.lock:
             self._guard.holder = me
@@ -202,6 +211,7 @@ class Terminal(Stdin):
 
     def interrupt(self) -> None:
         """Have the kernel interrupt the foreground job; where it cannot be asked, write what Ctrl-C writes."""
+        self._child.stood = None
         me = self._guard.check()
         with self._guard.lock:
             self._guard.holder = me

@@ -35,8 +35,11 @@ def standing(prompt: Optional[Pattern], quiet: Optional[float]) -> Standing:
         return Standing(None, quiet)
     if isinstance(prompt, (list, tuple)):
         raise TypeError("prompt must be one pattern, not a list")
-    found = compile_patterns(prompt)[0]
-    return Standing(re.compile(f"(?:{found.pattern})\\Z", found.flags), quiet)
+    return Standing(compile_patterns(prompt)[0], quiet)
+
+
+def _ends_with(text: str, prompt: re.Pattern[str]) -> bool:
+    return any(match.end() == len(text) for match in prompt.finditer(text))
 
 
 class Turn:
@@ -51,7 +54,10 @@ class Turn:
         self._otherwise = otherwise
         evidence = child.evidence if shared else None
         if evidence is None and child.stdin is not None:
-            evidence = system.evidence(child.tree.copy(), child.stdin.device)
+            try:
+                evidence = system.evidence(child.tree.copy(), child.stdin.device)
+            except OSError:
+                pass  # there are no more fds, or the kernel is an old one: nothing can be known
         if shared:
             child.evidence = evidence
         self._evidence = evidence
@@ -59,12 +65,18 @@ class Turn:
         self._not_before = 0.0
         self._pause = FIRST_PAUSE_SECS
         self._before: Optional[Sizes] = None
-        self.until = 0.0  # when to look again, though nothing changed
+        self._proven = False  # it waits, by evidence
+        self.until: Optional[float] = None  # when to look again, though nothing changed
 
     @property
     def blind(self) -> bool:
         """Whether there is no evidence here, and nothing else that would do."""
         return (self._evidence is None or self._evidence.blind) and self._otherwise == Standing()
+
+    @property
+    def possible(self) -> bool:
+        """Whether it has a stdin that is open."""
+        return self._child.stdin is not None and not self._child.stdin.closed
 
     @property
     def soon(self) -> bool:
@@ -74,8 +86,7 @@ class Turn:
     @property
     def stands(self) -> bool:
         """Whether nothing went in or came out since it was seen, by an earlier asker, that the process waits."""
-        stdin = self._child.stdin
-        return stdin is not None and not stdin.closed and self._child.stood == self._sizes()
+        return self.possible and self._child.stood == self._sizes()
 
     def begin(self) -> None:
         """Count silence from now on. Most programs answer at once: it would be in vain to look before."""
@@ -85,13 +96,15 @@ class Turn:
 
     def note(self) -> None:
         """Remember, if there is evidence, that the process waits; see `stands`."""
-        self._child.stood = None if self._evidence is None or self._before != self._sizes() else self._before
+        self._child.stood = self._before if self._proven and self._before == self._sizes() else None
 
     def look(self) -> Optional[bool]:
         """Say whether the process waits for input; None where it cannot be known."""
         child = self._child
         now = time.monotonic()
-        if child.exited or child.stdin is None or child.stdin.closed:
+        self.until = None
+        self._proven = False
+        if child.exited or not self.possible:
             return False
         sizes = self._sizes()
         if sizes != self._before:
@@ -102,6 +115,7 @@ class Turn:
             return False
         at = None
         found = self._look(sizes[0])
+        self._proven = found is True
         if found is None:
             found, at = self._otherwise_stands()
         again = 0.0 if self._evidence is None else self._evidence.again
@@ -110,10 +124,11 @@ class Turn:
         self.until = min(after + (again or self._pause), at or after + self._pause)
         return found
 
-    def wait(self, deadline: Optional[float]) -> Optional[bool]:
-        """Wait until the process waits for input; False: it has exited; None: the deadline passed, or it is blind.
+    def wait(self, deadline: Optional[float], *, patient: bool = False) -> Optional[bool]:
+        """Wait until the process waits for input; False: it has exited, or has no stdin; None: the deadline passed.
 
-        Raises ManagerClosedError, ProcpoolError.
+        None comes at once where there is nothing to know it from; not if `patient`: that may change. Raises
+        ManagerClosedError, ProcpoolError.
         """
         child = self._child
         waiter = Waiter()
@@ -127,13 +142,14 @@ class Turn:
                 found = self.look()
                 if found:
                     return True
-                if exited:
+                if exited or not self.possible:
                     return False
                 if closed:
                     raise ManagerClosedError(CLOSED)
                 if failed:
                     raise child.unwatched()
-                if (found is None and self.blind) or (deadline is not None and time.monotonic() >= deadline):
+                blind = found is None and self.blind and not patient
+                if blind or (deadline is not None and time.monotonic() >= deadline):
                     return None
                 waiter.sleep(earliest(deadline, self.until))
         finally:
@@ -144,11 +160,14 @@ class Turn:
         stdin = self._child.stdin
         if self._evidence is None or stdin is None:
             return None
-        if stdin.unread:
-            return False
-        found = self._evidence.look()
-        if found:
-            return not stdin.unread and stdin.messages == messages and self._child.drained()
+        try:
+            if stdin.unread:
+                return False
+            found = self._evidence.look()
+            if found:
+                return not stdin.unread and stdin.messages == messages and self._child.drained()
+        except OSError:
+            return None  # there are no more fds
         return found
 
     def _sizes(self) -> Sizes:
@@ -166,7 +185,7 @@ class Turn:
             fresh = {} if prompt is None else child.fresh()
             spoke = max(child.spoke.values())
         at = None
-        if prompt is not None and any(prompt.search(plain(text)) for text in fresh.values()):
+        if prompt is not None and any(_ends_with(plain(text), prompt) for text in fresh.values()):
             at = spoke + QUIET_SECS
         if quiet is not None:
             at = earliest(at, max(spoke, self._begin) + quiet)
@@ -180,17 +199,18 @@ class Exchange:
 
     def __init__(self, child: Child, duties: Duties) -> None:
         self._child = child
-        self._duty = Duty(functools.partial(child.step_out, self), duties)
+        self._place = object()  # not this very object, which the duty must not keep alive
+        self._duty = Duty(functools.partial(child.step_out, self._place), duties)
         self._begin: Positions = {}
         self._prompts: dict[str, set[str]] = {}
 
     def __enter__(self) -> Exchange:
-        self._child.line_up(self)
+        self._child.line_up(self._place)
         return self
 
     def __exit__(self, kind: Optional[type[BaseException]], *rest: object) -> None:
         if kind is None or issubclass(kind, Exception):
-            self._child.step_out(self)
+            self._child.step_out(self._place)
             self._duty.settled = True
         else:  # Ctrl-C
             self._duty.hand_over()
@@ -198,7 +218,7 @@ class Exchange:
     def come(self, deadline: Optional[float]) -> bool:
         """Wait until all who came before are served; False when the deadline passes."""
         child = self._child
-        return bool(child.wait_until(lambda: child.askers[0] is self or None, deadline))
+        return bool(child.wait_until(lambda: child.askers[0] is self._place or None, deadline))
 
     def begin(self) -> None:
         """Note where the output stands, just before the line is written."""
@@ -208,9 +228,12 @@ class Exchange:
             child.guard.holder = me
             self._begin = {name: buffer.end(child.decoding) for name, buffer in child.buffers.items()}
             fresh = child.fresh()
-            if not child.prompts:
-                child.prompts = fresh
-            self._prompts = {name: {fresh[name], child.prompts[name]} - {""} for name in fresh}
+            known = child.prompts = child.prompts or fresh
+            # What stands there may be the end of an answer, and then the prompt.
+            self._prompts = {
+                name: {known[name]} if known[name] and text.endswith(known[name]) else {text, known[name]} - {""}
+                for name, text in fresh.items()
+            }
 
     def answer(self, sent: Optional[str], *, take: bool) -> Output:
         """Return what came since, without the prompt that stands again; `take`: read and expect go on behind it."""
@@ -230,6 +253,11 @@ class Exchange:
         for prompt in self._prompts[part.stream]:
             if unfinished.endswith(prompt):
                 size = max(size, len(prompt))
-            elif unfinished and plain(unfinished) == plain(prompt):
-                size = len(unfinished)  # the first one may come with codes that later ones do without, such as a title
+            elif unfinished and (
+                # The first one may come with codes that later ones do without, such as a title; or lines were sent
+                # before it came, and it stood there several times.
+                plain(unfinished) == plain(prompt) or prompt == unfinished * (len(prompt) // len(unfinished))
+            ):
+                size = len(unfinished)
+                self._child.prompts[part.stream] = unfinished
         return part._replace(text=part.text[: len(part.text) - size]) if size else part

@@ -194,7 +194,7 @@ class Watch:
             if time.monotonic() >= quiet_at:
                 return Wake(child.id, "quiet", None, None)
         turn = self._turn
-        if turn is not None and turn.look():
+        if turn is not None and not exited and turn.look():
             return Wake(child.id, "input", None, None)
         self.until = earliest(
             quiet_at, None if searcher is None else searcher.until, None if turn is None else turn.until

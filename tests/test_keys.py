@@ -49,7 +49,7 @@ def test_sequences(key, normal, application):
     assert sequence(key, application=True) == application
 
 
-@pytest.mark.parametrize("key", ["", "Ctrl-c", "up", "C-", "C-é", "C-1", "F13"])
+@pytest.mark.parametrize("key", ["", "Ctrl-c", "up", "C-", "C-é", "C-ß", "C-1", "F13"])
 def test_what_is_no_key(key):
     """A clear error that names it."""
     with pytest.raises(ValueError, match="key"):
@@ -99,6 +99,7 @@ def test_p20_modes_do_not_depend_on_chunks(parts, size):
         ("\x1b[?2004l\r42", "42"),
         ("bell\x07 and nul\0", "bell and nul"),
         ("tab\tstays", "tab\tstays"),
+        ("a\x1b[" + "1" * 5000 + "Kb", "ab"),
         ("torn \x1b[3", "torn "),
         ("torn \x1b", "torn "),
     ],

@@ -100,6 +100,16 @@ def test_p26_the_exit_is_seen_although_a_descendant_holds_the_terminal(terminal)
         process.kill()
 
 
+def test_p26_the_exit_is_seen_where_a_searcher_was_behind(manager):
+    """1 the stream is paused for a searcher; 2 the root exits; 3 a descendant holds the terminal, and says nothing."""
+    script = "(trap '' HUP; exec sleep 20) & seq 1 3000"
+    process = manager.spawn("a", "sh", ["-c", script], pty=True, max_lines=5)
+    for _ in range(20):
+        with pytest.raises((procpool.TimeoutExpired, procpool.EndOfOutputError)):
+            process.expect("never", 0.01)
+    assert process.wait(5) == 0
+
+
 def test_p18_a_flood_by_a_descendant_does_not_hold_up_the_exit(terminal):
     """The exit comes when what a terminal can hold has been read."""
     process = terminal("ignore:SIGHUP", fork("ignore:SIGHUP", "forever"), "exit:4")
@@ -204,6 +214,8 @@ def test_a_line_that_the_kernel_would_cut_is_refused(manager):
         cat.write("z" * 100)
     cat.write("z" * 95 + "\n")
     until(lambda: cat.read(since="").stdout[1:] == ["z" * 4095], "the line in pieces")
+    for _ in range(50):
+        cat.write("a" * 100 + "\x15")  # Ctrl-U empties the line
     cat.write("many\n" * 3000)
     until(lambda: cat.info().lines.stdout == 3002, "lines that were typed ahead")
 
@@ -439,6 +451,15 @@ def test_codes_that_the_emulator_does_not_know_are_no_text(run):
         process.screen()
     process.wait(10)
     assert process.screen().rows[0] == "bold"
+
+
+def test_p21_no_code_stops_a_screen(run):
+    """One that the emulator fails on is left out."""
+    process = run(
+        "print('one\x1b[1;2;3H\x1b[?1m two\x1b[99999999999999999999999C', end='', flush=True); time.sleep(30)"
+    )
+    process.expect("two", 10)
+    assert "two" in process.screen()
 
 
 def test_a_program_that_asks_its_terminal_is_answered(run):

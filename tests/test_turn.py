@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 
 import procpool
 from conftest import child, fork, until
+from procpool.system.evidence import CALLS, Witness
+from procpool.turn import Exchange
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the evidence is Linux's")
 
@@ -490,3 +493,114 @@ def test_many_exchanges_are_exact_and_in_order(repl, count):
     """Each answer belongs to its line."""
     for number in range(count):
         assert repl.ask(f"{number} * 2").plain == f"{number * 2}\n"
+
+
+# What an attack found
+
+
+def test_an_answer_without_a_newline_is_not_taken_for_a_prompt(repl):
+    """The same one, again and again."""
+    assert [repl.ask("print('x', end='')").plain for _ in range(4)] == ["x"] * 4
+    assert repl.ask("1").plain == "1\n"
+
+
+def test_a_prompt_that_stood_there_twice_is_a_prompt(linux):
+    """Lines that were sent before the first prompt came."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    repl.send_line("x = 5")
+    assert repl.ask("x").text == "5\n"
+    assert repl.ask("x").text == "5\n"
+
+
+def test_who_has_no_stdin_is_not_waited_for_in_a_loop(linux):
+    """False at once, an error of `ask`, and no CPU in `wait_any`."""
+    deaf = linux.spawn("a", child("wait"), stdin=False)
+    assert deaf.wait_for_input(None) is False
+    with pytest.raises(procpool.StdinClosedError):
+        deaf.ask("x")
+    other = linux.spawn("a", child("wait"))
+    used = time.thread_time()
+    with pytest.raises(procpool.TimeoutExpired):
+        linux.wait_any([deaf.id, other.id], input=True, timeout=0.5)
+    assert time.thread_time() - used < 0.2
+    other.close_stdin()
+    with pytest.raises(procpool.StdinClosedError):
+        other.ask("x")
+
+
+def test_an_interrupted_entrance_leaves_no_place_in_the_queue(linux):
+    """1 an asker lines up; 2 Ctrl-C, before `with` knows of it."""
+    cat = linux.spawn("a", "cat")
+    exchange = Exchange(cat._child, cat._pool.duties)
+    exchange.__enter__()
+    del exchange
+    until(lambda: not cat._child.askers, "an empty queue")
+    assert cat.ask("next").text == "next\n"
+
+
+def test_an_interrupt_is_news(linux):
+    """1 an answer; 2 SIGINT, which has not been seen to do anything; 3 the next question waits for what it does."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    for _ in range(5):
+        repl.ask("x = 1")
+        assert repl._child.stood is not None
+        repl.interrupt()
+        assert repl._child.stood is None
+        until(lambda: "KeyboardInterrupt" in repl.read(since="").text, "the interrupt")
+        assert repl.ask("6 * 7").text == "42\n"
+
+
+def test_p34_a_reader_that_has_just_forked_does_not_wait(linux, monkeypatch):
+    """1 the members are listed; 2 the root makes one that works; 3 the root reads."""
+    script = LIFE + "sys.stdin.readline()\nif os.fork() == 0:\n while True: pass\nos.read(0, 1)"
+    process = linux.spawn("a", [sys.executable, "-c", script])
+    assert process.wait_for_input(10)
+    listed = Witness._list
+
+    def list_and_fork(self):
+        listed(self)
+        monkeypatch.setattr(Witness, "_list", listed)
+        process.write("\n")
+        until(lambda: psutil.Process(process.pid).children(), "the other one")
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "the read")
+
+    monkeypatch.setattr(Witness, "_list", list_and_fork)
+    assert (
+        Witness(process._child.tree.copy(), process._child.stdin.device(), CALLS[os.uname().machine]).look() is not True
+    )
+
+
+def test_no_evidence_without_fds(linux):
+    """None, and no error of the system's."""
+    cat = linux.spawn("a", "cat", pty=True)
+    assert cat.wait_for_input(5)
+    held = []
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Too many"):
+            while True:
+                held.append(os.dup(0))
+        assert cat.waiting_for_input is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        for fd in held:
+            os.close(fd)
+    assert cat.waiting_for_input is True
+
+
+def test_a_terminal_that_does_not_echo_has_no_echo_to_leave_out(linux):
+    """An answer that repeats the question is an answer."""
+    cat = linux.spawn("a", "cat", pty=True, echo=False)
+    assert cat.ask("hello").plain == "hello\n"
+    loud = linux.spawn("a", "cat", pty=True)
+    assert loud.ask("hello").plain == "hello\n"
+
+
+def test_a_prompt_may_have_flags(monkeypatch):
+    """A regular expression is taken as it is."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", "portable")
+    script = LIFE + "while True: print(input('Password: ').upper())"
+    with procpool.ProcessManager(guardian=False) as manager:
+        process = manager.spawn("a", [sys.executable, "-c", script], prompt="(?i)password: ")
+        assert process.ask("x").text == "X\n"

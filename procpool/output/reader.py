@@ -77,7 +77,7 @@ class Channel:
         try:
             chunk = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
-            self.owed = min(self.owed, 1)  # there is nothing left
+            self.owed = 0  # there is nothing left
             self.reading = False
             return
         except OSError as error:

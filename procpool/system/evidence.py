@@ -94,13 +94,25 @@ class Witness:
 
     def look(self) -> Optional[bool]:
         """See `system.Evidence`."""
+        found = self._judge()
+        if found and linux.fork_count() != self._forks:
+            # 1 we listed the threads; 2 the reader made another one, or a process, which runs; 3 it waits, as we saw.
+            # If nobody has run since, whoever was made before is in the next list.
+            before = self._still
+            found = self._judge()
+            if found and before != self._still:
+                self.again = STEADY_SECS / STEADY_LOOKS
+                return False
+        return found
+
+    def _judge(self) -> Optional[bool]:
         self.again = 0.0
         self.blind = False
         last = self._last
         try:
             call = None if last is None else self._call(last)
         except PermissionError:
-            call = last = None
+            call = last = None  # it comes again, in its turn
         if call == []:
             self._still = None
             return False
@@ -120,7 +132,8 @@ class Witness:
                 try:
                     found = self._stdin_wait(thread, call if thread == last else self._call(thread))
                 except PermissionError:
-                    self.blind = unclear = True
+                    unclear = True
+                    self.blind = self.blind or thread.pid == self._tree.root
                     continue
                 if isinstance(found, Wait):
                     waiting = found
@@ -169,9 +182,12 @@ class Witness:
 
         Empty: it runs; None: it is gone. Raises PermissionError.
         """
+        folder = f"/proc/{thread.pid}/task/{thread.tid}"
         try:
-            words = read_file(f"/proc/{thread.pid}/task/{thread.tid}/syscall").split()
+            words = read_file(f"{folder}/syscall").split()
         except (FileNotFoundError, ProcessLookupError):
+            if os.path.exists(f"{folder}/status") and not os.path.exists("/proc/self/syscall"):
+                raise PermissionError(errno.EPERM, "the kernel was built without it", folder) from None
             return None
         if not words or words[0] == b"running":
             return []

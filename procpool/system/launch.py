@@ -21,7 +21,10 @@ SH = "/bin/sh"
 # A session leader's first terminal becomes the one that controls it. It has it as its fds 0 to 2 before: were there no
 # holder of the other end for a moment, we would read an end of the output.
 TAKE_TERMINAL = 'exec "$@" 0<>"$0" 1>&0 2>&0'
-SHELL_NAMES = (b"PWD", b"OLDPWD", b"SHLVL", b"_")  # what one shell or the other sets by itself
+# What one shell or the other sets by itself.
+SHELL_NAMES = (
+    b"PWD", b"OLDPWD", b"SHLVL", b"_", b"IFS", b"OPTIND", b"PPID", b"UID", b"EUID", b"SHELLOPTS", b"BASHOPTS"
+)  # fmt: skip
 
 
 class Size(NamedTuple):

@@ -59,15 +59,19 @@ def signal_foreground(fd: int, number: int) -> bool:
 class Modes:
     """How a terminal treats its input at this moment."""
 
-    __slots__ = ("canonical", "eof", "interrupt")
+    __slots__ = ("canonical", "echo", "eof", "interrupt", "ends")
 
     def __init__(self, fd: int) -> None:
         import termios
 
         modes: list[Any] = termios.tcgetattr(fd)
         self.canonical = bool(modes[3] & termios.ICANON)  # line by line
+        self.echo = (
+            bool(modes[3] & termios.ECHO) or not self.canonical
+        )  # a program that takes single keys shows them itself
         self.eof: bytes = modes[6][termios.VEOF] if self.canonical else b"\4"
         self.interrupt: bytes = modes[6][termios.VINTR]
+        self.ends: bytes = b"\r\n" + b"".join(modes[6][n] for n in (termios.VEOF, termios.VINTR, termios.VKILL))
 
 
 def unread(fd: int) -> bool:
