@@ -5,9 +5,8 @@
 A step is `name` or `name:argument`. Whatever happens to the test, each process ends within a minute and a half.
 """
 
-import json
+import _signal as signal  # json and signal, with what they import, take as long as all the rest: most steps need neither
 import os
-import signal
 import sys
 import time
 
@@ -18,7 +17,7 @@ def run(steps):
     for number, step in enumerate(steps):
         name, _, argument = step.partition(":")
         if name == "rest":  # the remaining words are no steps
-            return write(1, json.dumps(steps[number + 1 :]).encode() + b"\n")
+            return write(1, to_json(steps[number + 1 :]))
         STEPS[name](argument)
     return None
 
@@ -26,6 +25,18 @@ def run(steps):
 def write(fd, data):
     while data:
         data = data[os.write(fd, data) :]
+
+
+def to_json(value):
+    import json
+
+    return json.dumps(value).encode() + b"\n"
+
+
+def from_json(text):
+    import json
+
+    return json.loads(text)
 
 
 def unescape(text):
@@ -105,7 +116,7 @@ def ignore(name):
 def on(argument):
     """Run other steps at a signal: `on:SIGTERM:["out:bye", "exit:0"]`."""
     name, _, steps = argument.partition(":")
-    signal.signal(getattr(signal, name), lambda *_: run(json.loads(steps)))
+    signal.signal(getattr(signal, name), lambda *_: run(from_json(steps)))
 
 
 def close(fd):
@@ -133,7 +144,7 @@ def fork(steps):
     """Run other steps in a child: `fork:["pid:child", "wait"]`."""
     if os.fork() == 0:
         signal.alarm(LIFE_SECS)
-        run(json.loads(steps))
+        run(from_json(steps))
         os._exit(0)
 
 
@@ -205,7 +216,7 @@ def facts(_):
         "pid": os.getpid(),
         "stdin": os.readlink("/proc/self/fd/0"),
     }
-    write(1, json.dumps(found).encode() + b"\n")
+    write(1, to_json(found))
 
 
 STEPS = {

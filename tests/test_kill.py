@@ -208,7 +208,7 @@ import concurrent.futures, os, time
 import psutil
 import procpool, procpool.system.portable
 manager = procpool.ProcessManager(grace=0.2, guardian=False)  # a guardian would keep its rights
-process = manager.start("a", "sleep", ["5"])
+process = manager.start("a", "sleep", ["4"])
 os.setresuid(65534, 65534, 65534)
 begin = time.monotonic()
 ended = manager.kill(process)
