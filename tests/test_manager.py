@@ -12,7 +12,8 @@ import time
 import pytest
 
 import procpool
-from conftest import child, fork, is_alive, until
+from conftest import child, fork, is_alive, our_fds, our_threads, until
+from procpool.output.reader import Reader
 
 
 def test_p42_list_and_count_are_right_without_anyone_calling_wait(manager):
@@ -505,3 +506,23 @@ def test_the_default_manager_has_no_limit():
     processes = [procpool.spawn("cat") for _ in range(7)]
     assert len({process.id for process in processes}) == 7
     assert processes[0].agent_id == "me"
+
+
+def test_p35_a_close_that_overtakes_the_reader_leaves_no_fd(monkeypatch):
+    """1 a start makes the reader's thread; 2 it fails, and the manager is closed; 3 the thread gets to run."""
+    gate = threading.Event()
+    run = Reader._run
+
+    def run_late(self):
+        gate.wait(10)
+        run(self)
+
+    monkeypatch.setattr(Reader, "_run", run_late)
+    before = our_fds()
+    manager = procpool.ProcessManager(guardian=False)
+    with pytest.raises(procpool.StartError):
+        manager.start("a", "no-such-command")
+    manager.close()
+    gate.set()
+    until(lambda: not our_threads(), "the end of the threads")
+    assert our_fds() <= before

@@ -23,7 +23,7 @@ LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as 
 
 
 # `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms.
-_poller: Any = getattr(select, "epoll", None) or getattr(select, "poll", None)
+_make_poller: Any = getattr(select, "epoll", None) or getattr(select, "poll", None)
 POLL_UNIT = 1 if hasattr(select, "epoll") else 1000
 
 
@@ -150,6 +150,7 @@ class Reader:
         self._thread: Optional[threading.Thread] = None
         self._pipe: list[int] = []  # what wakes the thread: its end, and ours
         self._closed = False
+        self._poller: Any = None
         self.failure: Optional[BaseException] = None
         self._calls: deque[tuple[Optional[Owner], Callable[..., None], tuple[Any, ...]]] = deque()
         # Touched by the thread alone:
@@ -184,8 +185,8 @@ class Reader:
             self._closed = True
             self._poke()
             thread = self._thread
-            if thread is None:  # there is a pipe only if a start was interrupted
-                self._close_pipe()
+            if thread is None:  # a start was interrupted, or its thread has not come here yet: it will find no pipe
+                self._tear_down()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=LINGER_SECS)
 
@@ -236,10 +237,10 @@ class Reader:
         try:
             for fd in self._pipe:
                 os.set_blocking(fd, False)
-            self._poller = _poller()
+            self._poller = _make_poller()
             start_thread(self._name, self._run)
         except (OSError, RuntimeError):
-            self._close_pipe()
+            self._tear_down()
             raise
 
     def _close_pipe(self) -> None:
@@ -304,7 +305,7 @@ class Reader:
             return True
 
     def _tear_down(self) -> None:
-        del self._poller
+        self._poller = None
         self._close_pipe()
         self._thread = None
 
