@@ -140,7 +140,8 @@ def test_p03_an_interactive_shell_costs_no_grace(guardian):
         bash = manager.spawn("a", ["bash", "--norc", "-i"], pty=True, prompt=r"[$#] ")
         assert bash.wait_for_input(10)
         bash.send_line("sleep 30 & sleep 31")
-        until(lambda: len(psutil.Process(bash.pid).children()) == 2, "the jobs")
+        # Behind their exec: until then they ignore TERM, as the shell that made them does, and it would be lost.
+        until(lambda: [c.name() for c in psutil.Process(bash.pid).children()] == ["sleep"] * 2, "the jobs")
         begin = time.monotonic()
         ended = bash.kill()
         assert time.monotonic() - begin < 5
