@@ -75,10 +75,15 @@ class Channel:
         """Read once: every fd that is ready gets its turn before any gets another."""
         self.reading = True
         try:
+            self._read()
+        finally:
+            self.reading = False
+
+    def _read(self) -> None:
+        try:
             chunk = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
             self.owed = 0  # there is nothing left
-            self.reading = False
             return
         except OSError as error:
             if self.bound is None or error.errno != errno.EIO:
@@ -89,7 +94,6 @@ class Channel:
             self._owner.feed(self, chunk)
         else:
             self.close()
-        self.reading = False
 
     def unread(self) -> int:
         """Return how many bytes lie in the pipe; of a terminal, how many may."""
