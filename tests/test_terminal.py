@@ -149,6 +149,25 @@ def test_p03_an_interactive_shell_costs_no_grace(guardian):
         assert manager.spawn("a", ["sleep", "30"], pty=True).kill().signal == "SIGTERM"
 
 
+def test_p03_a_root_that_only_notes_the_first_hangup_costs_no_grace():
+    """As bash does between a job's end and its prompt."""
+    script = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, lambda *_: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+print("ready", flush=True)
+signal.alarm(60)
+while True: signal.pause()
+"""
+    with procpool.ProcessManager(guardian=False, grace=10) as manager:
+        process = manager.spawn("a", [sys.executable, "-c", script], pty=True)
+        process.expect("ready", 10)
+        begin = time.monotonic()
+        ended = process.kill()
+        assert (ended.escalated, ended.signal) == (False, "SIGHUP")
+        assert time.monotonic() - begin < 5
+
+
 def test_p11_processes_on_terminals_end_with_their_owner(tmp_path):
     """A killed owner."""
     script = f"""

@@ -12,6 +12,7 @@ from procpool.system import Entry, System
 
 MARK = b"PROCPOOL_ID"
 FREEZE_SECS = 1.5  # how long members are stopped, killed and looked for after the grace; P8 allows 2 s
+HANGUP_SECS = 0.1  # after so long HUP is sent again, then after twice as long: a shell that ends a job may just note it
 AGAIN_SECS = 0.02  # how often SIGKILL is sent again to those who do not end of it
 QUIET_PASSES = 4  # where the machine never stops making processes, so many passes without a new member are believed
 FEW_PIDS = 64  # so many numbers are looked at one by one rather than listing all processes
@@ -238,10 +239,10 @@ def end(trees: Iterable[Tree], system: System, *, grace: float, living: Optional
     living = alive(trees, system) if living is None else living
     _note(living)
     _send(living, system, signal.SIGTERM, signal.SIGCONT)
-    for one, members in living.items():
-        for entry in members:
-            if one.hangup and entry.pid == one.root and system.ignores(entry, signal.SIGTERM):
-                _strike(entry, system, signal.SIGHUP)
+    pause = HANGUP_SECS
+    while _hang_up(living, system) and time.monotonic() + pause < deadline:
+        living = _until(time.monotonic() + pause, living, system)
+        pause *= 2
     living = _until(deadline, living, system)
     if living:
         for tree in living:
@@ -275,6 +276,19 @@ def _strike(entry: Entry, system: System, *numbers: int) -> None:
         system.send(entry, *numbers)
     except PermissionError:
         pass  # another uid: it will be named as a survivor
+
+
+def _hang_up(living: Living, system: System) -> bool:
+    """Send HUP to the roots that have a terminal and ignore TERM; say whether there is one."""
+    deaf = [
+        entry
+        for tree, members in living.items()
+        for entry in members
+        if tree.hangup and entry.pid == tree.root and system.ignores(entry, signal.SIGTERM)
+    ]
+    for entry in deaf:
+        _strike(entry, system, signal.SIGHUP)
+    return bool(deaf)
 
 
 def _until(
