@@ -321,9 +321,9 @@ def test_the_timer_ends_what_is_aged_and_keeps_it_readable(option, by):
 
 def test_traffic_keeps_a_process_from_being_idle():
     """In either direction."""
-    with procpool.ProcessManager(idle_secs=0.5) as manager:
+    with procpool.ProcessManager(idle_secs=0.4) as manager:
         process = manager.spawn(
-            "a", "sh", ["-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done; exec sleep 60"]
+            "a", "sh", ["-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; done; exec sleep 60"]
         )
         process.expect("^8$", 10)
         assert process.wait(5) == -15
@@ -360,7 +360,7 @@ def test_output_and_facts_can_be_pickled(spawn):
     ("half", "times"),
     [
         ("linux", 200),
-        ("portable", 60),
+        ("portable", 30),
         pytest.param("linux", 10_000, marks=[pytest.mark.stress, pytest.mark.timeout(900)]),
         pytest.param("portable", 1000, marks=[pytest.mark.stress, pytest.mark.timeout(900)]),
     ],

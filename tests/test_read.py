@@ -24,9 +24,9 @@ def read_all(process, **options) -> tuple[str, procpool.Output]:
 
 @pytest.mark.parametrize("times", [1000, pytest.param(10_000, marks=[pytest.mark.stress, pytest.mark.timeout(900)])])
 @pytest.mark.timeout(120)
-def test_p18_what_was_written_before_the_exit_is_readable_after_wait(manager, times):
+def test_p18_what_was_written_before_the_exit_is_readable_after_wait(manager, system, times):
     """Fast exits in a row, each with its whole output."""
-    for number in range(times):
+    for number in range(times if system == "linux" else times // 5):
         process = manager.spawn("a", "echo", [str(number)])
         assert process.wait(10) == 0
         assert process.read().stdout == [str(number)]

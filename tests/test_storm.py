@@ -16,8 +16,8 @@ from conftest import child
 @pytest.mark.parametrize(
     ("half", "seconds"),
     [
-        ("linux", 4),
-        ("portable", 2),
+        ("linux", 2),
+        ("portable", 1),
         *(pytest.param(half, 10, marks=pytest.mark.stress) for half in ("linux", "portable")),
     ],
 )

@@ -260,7 +260,7 @@ def test_an_idle_wait_costs_next_to_nothing(linux):
         process.wait_for_input(0.5)  # the first looks come quickly
     begin, used = time.monotonic(), time.thread_time()
     with pytest.raises(procpool.TimeoutExpired, match="waits for input"):
-        process.wait_for_input(2)
+        process.wait_for_input(1)
     assert time.thread_time() - used < 0.01 * (time.monotonic() - begin) + 0.01
 
 
