@@ -137,6 +137,7 @@ class Child:
         self.error: Optional[str] = None
         self.served = True  # by the reader thread: not before the exit is known and the streams have ended
         self.empty = False  # no member of the tree is alive, and the root is reaped
+        self.looked = False  # after the exit it was seen that it is not empty
         self.claimed: Optional[Claim] = None  # a thread looks after its tree; see `claim`
         self.looking = False  # and only looks, which takes a moment
         self.exit: Optional[Exit] = None  # what that thread found
@@ -441,6 +442,7 @@ class Child:
             returncode=self.returncode if self.exited else None,
             ended_by=self.ended_by,
             descendants_alive=self.exited and not self.empty,
+            stdin_open=not self.exited and self.stdin is not None and not self.stdin.closed,
             started_at=self.started_at,
             idle_secs=now - self.active,
             pty=self.terminal is not None,

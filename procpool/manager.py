@@ -559,7 +559,9 @@ class ProcessManager(ById):
             _name("agent_id", agent_id)
         self._pool.get("")
         infos = []
-        for child in self._pool.all(agent_id):
+        children = self._pool.all(agent_id)
+        self._pool.look_behind(children)
+        for child in children:
             me = child.guard.check()
             with child.guard.lock:
                 child.guard.holder = me

@@ -1,4 +1,4 @@
-"""What a terminal's output looks like as plain text: escape codes out, lines as they stood when they ended. Pure."""
+"""Text to be shown: without a terminal's escape codes, its lines as they stood when they ended; cut to size. Pure."""
 
 from __future__ import annotations
 
@@ -107,3 +107,17 @@ def without_echo(text: str, sent: str) -> str:
             prompts.add(prompt.strip())
         at = end + 1
     return text[at:]
+
+
+def clipped(text: str, chars: int) -> tuple[str, int]:
+    """Return at most `chars` characters of a text, its head and its tail, and how many were cut."""
+    if len(text) <= chars:
+        return text, 0
+    # The note's own length depends on the number in it: reckon with the longest it can be.
+    room = chars - len(f"\n[... {len(text)} characters cut ...]\n")
+    if room <= 0:
+        return text[:chars], len(text) - chars
+    head = room // 2
+    tail = room - head
+    cut = len(text) - room
+    return f"{text[:head]}\n[... {cut} characters cut ...]\n{text[-tail:]}", cut

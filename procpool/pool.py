@@ -593,6 +593,7 @@ class Pool:
                 child.claim(mine)
             living = self._at_trees("alive", [child.tree for child in mine]) if mine else ()
             for child in mine:
+                child.looked = True
                 if child.tree not in living:
                     self._bury(child)
             _unclaim(mine)
@@ -607,6 +608,15 @@ class Pool:
         self._look(exited)
         for child in exited:
             child.wait_looked()
+
+    def look_behind(self, children: Iterable[Child]) -> None:
+        """Look at once at exited processes that nobody has looked behind: whether others of their trees live."""
+        unknown = [child for child in children if child.exited and not child.empty and not child.looked]
+        if unknown and not self.closed:
+            try:
+                self._look_now(unknown)
+            except OSError:
+                pass  # there are no fds to look with: as long as it is not known they are believed to live
 
     def close(self, by: str = "close", grace: Optional[float] = None) -> dict[str, Exit]:
         """End everything, forget it, and end the threads."""

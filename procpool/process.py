@@ -597,8 +597,9 @@ class Process:
     # Facts
 
     def info(self) -> ProcessInfo:
-        """Return a snapshot of what is known."""
+        """Return a snapshot of what is known. After the exit it looks once whether others of the tree live on."""
         child = self._check()
+        self._pool.look_behind([child])
         me = child.guard.check()
         with child.guard.lock:
             child.guard.holder = me

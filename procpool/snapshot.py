@@ -176,16 +176,9 @@ class Output:
             raise TypeError(f"chars must be an int, not {type(chars).__name__}")
         if chars < 0:
             raise ValueError(f"chars must not be negative: {chars}")
-        text = self.text
-        if len(text) <= chars:
-            return text
-        # The note's own length depends on the number in it: reckon with the longest it can be.
-        room = chars - len(f"\n[... {len(text)} characters cut ...]\n")
-        if room <= 0:
-            return text[:chars]
-        head = room // 2
-        tail = room - head
-        return f"{text[:head]}\n[... {len(text) - room} characters cut ...]\n{text[-tail:]}"
+        from procpool.plain import clipped
+
+        return clipped(self.text, chars)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a JSON-serialisable dict."""
@@ -385,6 +378,7 @@ class ProcessInfo:
     - `command`: the command line as one string, for people; `args`: the argv
     - `uptime_secs`: whole seconds, until the exit
     - `state`: `running` or `exited`; `descendants_alive`: the root exited, others of its tree live
+    - `stdin_open`: it runs, and can be written to
     - `started_at`: seconds since the epoch; `idle_secs`: seconds since a byte went either way
     - `lines`, `bytes`: how much was read of each stream; `dropped`: lines lost unseen
     - `error`: what went wrong while the process was served, else None
@@ -402,6 +396,7 @@ class ProcessInfo:
     returncode: Optional[int]
     ended_by: Optional[str]
     descendants_alive: bool
+    stdin_open: bool
     started_at: float
     idle_secs: float
     pty: bool

@@ -167,6 +167,17 @@ def test_p25_a_flood_does_not_starve_another_process(spawn):
     assert all(flood.alive for flood in floods)
 
 
+def test_a_process_without_descendants_is_never_said_to_have_some(manager):
+    """Not even in the moment after its exit, in which nobody has looked yet."""
+    for _ in range(20):
+        process = manager.spawn("a", "true")
+        process.wait(10)
+        assert not process.info().descendants_alive
+        listed = manager.spawn("a", "true")
+        listed.wait(10)
+        assert not any(info.descendants_alive for info in manager.list())
+
+
 def test_p26_the_exit_is_seen_although_a_descendant_holds_the_pipes(spawn):
     """And what the descendant writes later is read."""
     process = spawn(fork("pid:member", "line", "out:later\\n", "wait"), "out:root\\n")
