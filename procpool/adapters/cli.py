@@ -1,4 +1,4 @@
-"""The command line: `procpool demo`, `procpool sweep`."""
+"""The command line: `procpool demo`, `procpool sweep`, `procpool mcp`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     commands.add_parser("demo", help="watch a REPL answer, a web server come up, and a tree vanish")
     sweep = commands.add_parser("sweep", help="end what dead owners left behind")
     sweep.add_argument("--dry-run", action="store_true", help="only say what there is")
+    mcp = commands.add_parser("mcp", help="serve one MCP client over stdin and stdout (needs procpool[mcp])")
+    mcp.add_argument("--allow", nargs="+", action="extend", metavar="COMMAND", help="start only these; see the docs")
+    mcp.add_argument("--start-root", metavar="DIR", help="start only in here (which contains nothing that runs)")
+    mcp.add_argument("--max-per-agent", type=int, default=5, metavar="N", help="how many may live at once")
     options = parser.parse_args(arguments)
     if options.command == "sweep":
         return _sweep(dry_run=options.dry_run)
+    if options.command == "mcp":
+        return _mcp(options.allow, options.start_root, options.max_per_agent)
     try:
         demo()
     except (DemoFailed, procpool.ProcpoolError) as error:
@@ -53,6 +59,22 @@ def _sweep(*, dry_run: bool) -> int:
         print(f"{orphan.pid:7}  of dead owner {orphan.owner_pid}  {orphan.command}")
     print(f"{len(found)} found" if dry_run else f"{len(found)} swept")
     return 0 if dry_run or not procpool.find_orphans() else 1
+
+
+def _mcp(allow: Optional[Sequence[str]], start_root: Optional[str], max_per_agent: int) -> int:
+    """Serve an MCP client; return only if that cannot be done."""
+    from procpool.adapters.mcp import serve
+    from procpool.adapters.rules import AllowCommands
+
+    try:
+        if start_root is not None and not Path(start_root).is_dir():
+            raise ValueError(f"--start-root is not a folder: {start_root}")
+        rules = None if allow is None else AllowCommands(*allow)
+        # A client that goes wants all gone soon.
+        serve(procpool.ProcessManager(max_per_agent, authorize=rules, grace=1.0), start_root=start_root)
+    except (ImportError, ValueError) as error:
+        print(f"procpool: {error}", file=sys.stderr)
+    return 1
 
 
 def demo() -> None:
