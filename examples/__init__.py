@@ -1,0 +1,1 @@
+"""Programs that use procpool, each run by the tests."""
