@@ -137,7 +137,7 @@ class Child:
         self.error: Optional[str] = None
         self.served = True  # by the reader thread: not before the exit is known and the streams have ended
         self.empty = False  # no member of the tree is alive, and the root is reaped
-        self.looked = False  # after the exit it was seen that it is not empty
+        self.looked_at = 0.0  # when, after the exit, it was last seen that it is not empty
         self.claimed: Optional[Claim] = None  # a thread looks after its tree; see `claim`
         self.looking = False  # and only looks, which takes a moment
         self.exit: Optional[Exit] = None  # what that thread found

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
+FRESH_SECS = 0.2  # for how long what was seen of a tree is told without another look
 LAST_LOOK_SECS = 2.0  # up to this
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
@@ -593,7 +594,7 @@ class Pool:
                 child.claim(mine)
             living = self._at_trees("alive", [child.tree for child in mine]) if mine else ()
             for child in mine:
-                child.looked = True
+                child.looked_at = time.monotonic()
                 if child.tree not in living:
                     self._bury(child)
             _unclaim(mine)
@@ -610,8 +611,9 @@ class Pool:
             child.wait_looked()
 
     def look_behind(self, children: Iterable[Child]) -> None:
-        """Look at once at exited processes that nobody has looked behind: whether others of their trees live."""
-        unknown = [child for child in children if child.exited and not child.empty and not child.looked]
+        """Look whether others of the trees of exited processes live, if nobody has just done so."""
+        stale = time.monotonic() - FRESH_SECS
+        unknown = [child for child in children if child.exited and not child.empty and child.looked_at < stale]
         if unknown and not self.closed:
             try:
                 self._look_now(unknown)

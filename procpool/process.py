@@ -597,7 +597,7 @@ class Process:
     # Facts
 
     def info(self) -> ProcessInfo:
-        """Return a snapshot of what is known. After the exit it looks once whether others of the tree live on."""
+        """Return a snapshot of what is known. After the exit it looks whether others of the tree live on."""
         child = self._check()
         self._pool.look_behind([child])
         me = child.guard.check()

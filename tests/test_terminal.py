@@ -190,6 +190,16 @@ def test_p41_starts_on_terminals_leave_nothing(manager):
 # Input
 
 
+def test_a_variable_named_like_an_option_is_a_variable(manager):
+    """Not one of the helper that restores the environment: it would run something else, somewhere else."""
+    env = {"-Ssh -c 'echo escaped'": "x", "--chdir": "/", "-": "y", "--": "z"}
+    process = manager.spawn("a", "env", pty=True, extra_env=env, cwd="/tmp")
+    process.wait(10)
+    lines = process.read().stdout
+    assert {f"{name}={value}" for name, value in env.items()} <= set(lines)
+    assert "escaped" not in lines
+
+
 def test_echo_is_on_or_off(manager):
     """`echo=False` is for programs that are told, not typed to."""
     for echo, text in ((True, "hello\r\nhello\r\n"), (False, "hello\r\n")):

@@ -10,14 +10,14 @@ import functools
 import json
 import os
 import signal
-import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Callable, NoReturn
 
 import procpool
-from procpool.adapters.tools import TOOLS, call_tool, tools
+from procpool.adapters.tools import TOOLS, call_tool, refused, tools
 from procpool.manager import Agent, ProcessManager
 
 THREADS = 256  # calls at the same time, most of which wait: the usual 40 would hold up a `process_list`
@@ -30,7 +30,8 @@ Make = Callable[[], Agent]
 def server(make_agent: Make, **options: Any) -> Any:
     """Return a `mcp.server.Server` with the tools.
 
-    - `make_agent`: called once for each session (a stdio server has one); its processes are ended with the session
+    - `make_agent`: called once for each session, of stdio or in memory; its processes are ended with the session. Over
+      HTTP the SDK makes one session of all clients: there every call is refused
     - `options`: of `call_tool`, such as `start_root`
 
     Raises ImportError if the package `mcp` is not there.
@@ -47,7 +48,8 @@ def server(make_agent: Make, **options: Any) -> Any:
     async def session(_: object) -> AsyncIterator[dict[str, Any]]:
         agent = make_agent()
         try:
-            yield {"agent": agent, "limiter": anyio.CapacityLimiter(THREADS)}
+            # The limiter lets go of a call that is cancelled, the slot only of its thread.
+            yield {"agent": agent, "limiter": anyio.CapacityLimiter(THREADS), "slots": threading.Semaphore(THREADS)}
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(agent.kill_all)
@@ -64,14 +66,25 @@ def server(make_agent: Make, **options: Any) -> Any:
     async def call(context: Any, request: Any) -> Any:
         mine = context.lifespan_context
         cancelled = threading.Event()
-        run = functools.partial(
-            call_tool, mine["agent"], request.name, request.arguments or {}, cancelled=cancelled.is_set, **options
-        )
-        try:
-            # A call that is cancelled runs on in its thread; it takes no output then.
-            result = await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=mine["limiter"])
-        finally:
-            cancelled.set()
+        if getattr(context, "request", None) is not None:  # the SDK makes one session of all that come over HTTP
+            result = refused("not_authorized", "this server serves one client, over stdio or in memory, not HTTP")
+        elif not mine["slots"].acquire(blocking=False):
+            result = refused("limit", f"{THREADS} calls wait already: wait for several processes in one call")
+        else:
+
+            def run() -> dict[str, Any]:
+                try:
+                    return call_tool(
+                        mine["agent"], request.name, request.arguments or {}, cancelled=cancelled.is_set, **options
+                    )
+                finally:
+                    mine["slots"].release()
+
+            try:
+                # A call that is cancelled runs on in its thread; it takes no output then.
+                result = await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=mine["limiter"])
+            finally:
+                cancelled.set()
         text = types.TextContent(type="text", text=json.dumps(result))
         return types.CallToolResult(content=[text], structured_content=result, is_error=not result["ok"])
 
@@ -95,24 +108,20 @@ def serve(manager: ProcessManager, **options: Any) -> NoReturn:
     import anyio
     from mcp.server.stdio import stdio_server
 
-    code = 0
-
     async def run() -> None:
-        nonlocal code
         async with anyio.create_task_group() as group:
             group.start_soon(_leave_at_signal, manager)
             async with stdio_server() as (reading, writing):
-                await made.run(reading, writing, made.create_initialization_options())
-            group.cancel_scope.cancel()
+                try:
+                    await made.run(reading, writing, made.create_initialization_options())
+                finally:  # at once: what leaves `stdio_server` waits for a client that does not read, or does not go
+                    _leave(manager, 0)
 
     try:
         anyio.run(run)
-    except BaseException as error:  # the pipe is broken, or worse: whatever it is, all has to end
-        if not _is_broken_pipe(error):
-            print(f"procpool: the MCP server failed: {error!r}", file=sys.stderr)
-            code = 1
-    finally:
-        _leave(manager, code)
+    except BaseException:
+        traceback.print_exc()
+    _leave(manager, 1)
 
 
 async def _leave_at_signal(manager: ProcessManager) -> None:
@@ -133,10 +142,3 @@ def _leave(manager: ProcessManager, code: int) -> NoReturn:
         manager.close()
     finally:
         os._exit(code)
-
-
-def _is_broken_pipe(error: BaseException) -> bool:
-    inner = getattr(error, "exceptions", None)
-    if inner is not None:
-        return all(map(_is_broken_pipe, inner))
-    return isinstance(error, (BrokenPipeError, ConnectionResetError))

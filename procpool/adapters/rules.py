@@ -6,11 +6,14 @@ None of it contains a program once it runs. What these rules can and cannot stop
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Optional
+
+from procpool.errors import NotAuthorizedError
 
 # What a program needs to find its way; no name that services keep their keys under.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "VIRTUAL_ENV")
@@ -25,27 +28,35 @@ FOR_AGENTS = {
     "PYTHONUNBUFFERED": "1",
 }
 
-SHELLS = frozenset({
-    "ash", "bash", "csh", "dash", "elvish", "fish", "ion", "ksh", "lksh", "mksh", "nu", "oksh", "osh", "rbash", "rc",
-    "sh", "tcsh", "xonsh", "yash", "zsh",
-})  # fmt: skip
+SHELLS = frozenset({"ash", "bash", "dash", "ksh", "lksh", "mksh", "oksh", "osh", "rbash", "sh", "yash", "zsh"})
+OTHER_SHELLS = frozenset({"csh", "elvish", "fish", "ion", "nu", "rc", "tcsh", "xonsh"})
+# The options that a shell may have before its script: no -c, no file that it reads at its start.
+SHELL_OPTIONS = re.compile(r"[-+][abefhiklmnpstuvxBEHPT]+|--login|--norc|--noprofile|--posix|--")
 # One file that is many programs: which one depends on the name that it is called by, or on its first argument.
-MULTI_CALL = frozenset(["busybox", "toybox", "coreutils", "uutils", "sbase-box", "ubase-box", "crunchgen", "box"])
-# What runs others that it is given in ways that cannot be seen through from outside.
-OPAQUE = frozenset({
-    "at", "batch", "bwrap", "chroot", "doas", "entr", "fakeroot", "firejail", "flatpak", "ld.so", "ltrace", "nsenter",
-    "parallel", "perf", "pkexec", "proot", "pwsh", "rlwrap", "runuser", "screen", "script", "setarch", "setpriv", "ssh",
-    "strace", "su", "sudo", "systemd-run", "tmux", "unbuffer", "unshare", "valgrind", "watch", "xargs", "xvfb-run",
+MULTI_CALL = frozenset({
+    "asdf", "box", "busybox", "coreutils", "crunchgen", "mise", "rustup", "sbase-box", "snap", "toybox", "ubase-box",
+    "uutils", "volta-shim",
 })  # fmt: skip
+# What runs others that it is given in ways that are not seen through.
+OPAQUE = frozenset({
+    "aa-exec", "at", "batch", "bwrap", "capsh", "choom", "chpst", "chroot", "chrt", "daemonize", "dbus-launch",
+    "dbus-run-session", "doas", "eatmydata", "entr", "expect", "fakeroot", "faketime", "firejail", "flatpak",
+    "flock", "ld.so", "ltrace", "newgrp", "nsenter", "numactl", "parallel", "perf", "pkexec", "prlimit", "proot",
+    "pwsh", "rlwrap", "run-parts", "runuser", "screen", "script", "setarch", "setpriv", "sg", "socat", "softlimit",
+    "ssh", "ssh-agent", "start-stop-daemon", "strace", "su", "sudo", "systemd-inhibit", "systemd-nspawn",
+    "systemd-run", "taskset", "time", "tmux", "unbuffer", "unshare", "valgrind", "watch", "xargs", "xvfb-run",
+})  # fmt: skip
+MOST_LINKS = 40
 FIND_ACTIONS = frozenset({"-exec", "-execdir", "-ok", "-okdir"})
-GIT_OPTIONS = ("-c", "--config-env", "--exec-path")
 # What makes a loader or an interpreter run code that is not on the command line. The owner's own values may stay.
 LOADER_VARIABLES = re.compile(
-    r"PATH|LD_.*|DYLD_.*|GCONV_PATH|LOCPATH|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PS4|PROMPT_COMMAND|ZDOTDIR"
-    r"|PYTHON(STARTUP|PATH|HOME|INSPECT|BREAKPOINT|USERBASE|PLATLIBDIR|EXECUTABLE|WARNINGS|CASEOK)"
-    r"|PERL5?(LIB|OPT|DB)|PERLLIB|RUBY(OPT|LIB)|GEM_(HOME|PATH)|BUNDLE_.*|NODE_(OPTIONS|PATH)|npm_config_.*|NPM_CONFIG_.*"
+    r"PATH|HOME|XDG_CONFIG_HOME|LD_.*|DYLD_.*|GCONV_PATH|LOCPATH|OPENSSL_CONF|OPENSSL_MODULES|OPENSSL_ENGINES"
+    r"|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PS4|PROMPT_COMMAND|ZDOTDIR|SHELL"
+    r"|PYTHON(STARTUP|PATH|HOME|INSPECT|BREAKPOINT|USERBASE|PLATLIBDIR|EXECUTABLE|WARNINGS|CASEOK|PYCACHEPREFIX)"
+    r"|PERL5?(LIB|OPT|DB)|PERLLIB|RUBY(OPT|LIB)|GEM_(HOME|PATH)|BUNDLE_.*|NODE_(OPTIONS|PATH)|(?i:npm_config)_.*"
     r"|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|CLASSPATH|LUA_(INIT|PATH|CPATH).*|PHP_INI_SCAN_DIR|PHPRC"
-    r"|GIT_.*|SSH_ASKPASS|VISUAL|EDITOR|PAGER|MANPAGER|LESSOPEN|LESSCLOSE|MAKEFLAGS|GNUMAKEFLAGS|MAKEFILES|TCLLIBPATH",
+    r"|DOTNET_STARTUP_HOOKS|RUSTC.*|CARGO_.*|GOFLAGS|RSYNC_RSH|TAR_OPTIONS|MAKEFLAGS|GNUMAKEFLAGS|MAKEFILES|TCLLIBPATH"
+    r"|GIT_.*|SSH_ASKPASS|VISUAL|EDITOR|BROWSER|(.*_)?PAGER|MANPAGER|LESSOPEN|LESSCLOSE",
 )
 
 
@@ -82,22 +93,20 @@ class _Wrapper(NamedTuple):
     that come before the command.
     """
 
-    flags: frozenset[str]
-    valued: frozenset[str]
+    flags: str
+    valued: frozenset[str] = frozenset()
     words: int = 0
 
 
 WRAPPERS = {
-    "env": _Wrapper(frozenset(), frozenset()),
-    "nice": _Wrapper(frozenset(), frozenset({"-n", "--adjustment"})),
-    "ionice": _Wrapper(frozenset({"-t", "--ignore"}), frozenset({"-c", "--class", "-n", "--classdata"})),
-    "nohup": _Wrapper(frozenset(), frozenset()),
-    "setsid": _Wrapper(frozenset({"-c", "--ctty", "-f", "--fork", "-w", "--wait"}), frozenset()),
-    "stdbuf": _Wrapper(frozenset(), frozenset({"-i", "--input", "-o", "--output", "-e", "--error"})),
+    "env": _Wrapper("", frozenset({"-u", "--unset"})),
+    "nice": _Wrapper(r"-\d+", frozenset({"-n", "--adjustment"})),
+    "ionice": _Wrapper("-t|--ignore", frozenset({"-c", "--class", "-n", "--classdata"})),
+    "nohup": _Wrapper(""),
+    "setsid": _Wrapper("-[cfw]+|--ctty|--fork|--wait"),
+    "stdbuf": _Wrapper("", frozenset({"-i", "--input", "-o", "--output", "-e", "--error"})),
     "timeout": _Wrapper(
-        frozenset({"--preserve-status", "--foreground", "-v", "--verbose"}),
-        frozenset({"-k", "--kill-after", "-s", "--signal"}),
-        words=1,
+        "-v|--preserve-status|--foreground|--verbose", frozenset({"-k", "--kill-after", "-s", "--signal"}), words=1
     ),
 }
 
@@ -111,9 +120,10 @@ class AllowCommands:
 
     - a shell may be listed, but is never started with `-c`
     - a multi-call binary (busybox) is refused unless it is listed by its own name, which allows all of its applets
-    - of wrappers, `env`, `nice`, `ionice`, `nohup`, `setsid`, `stdbuf` and `timeout` are looked through, if all of
-      their options are known; others (`xargs`, `sudo`, `ssh`...) cannot be listed, and neither can `find -exec` run
-    - variables that make a loader or an interpreter run other code must have the owner's own values
+    - `env`, `nice`, `ionice`, `nohup`, `setsid`, `stdbuf` and `timeout` are looked through, listed or not, if all of
+      their options are known; others (`xargs`, `sudo`, `ssh`...) cannot be listed, nor can `find -exec` be run
+    - variables that make a loader or an interpreter run other code must have the values of `trusted` (default: the
+      owner's environment)
 
     It stops mistakes, not an adversary: an interpreter that is allowed is a shell, and so is all that reads commands
     from files that the model can write (`npm run`, `make`, git hooks). Raises TypeError or ValueError for a list that
@@ -126,117 +136,179 @@ class AllowCommands:
     ...     try:
     ...         manager.start("a", "sh", ["-c", "echo hello"])
     ...     except NotAuthorizedError as error:
-    ...         print(error.sentence)
+    ...         print(error)
     Agent 'a' may not run 'sh'
+    'sh' is not allowed
     """
 
-    def __init__(self, *commands: str) -> None:
-        self._path = os.environ.get("PATH", os.defpath)
-        self._files: dict[str, str] = {}
+    def __init__(self, *commands: str, trusted: Optional[Mapping[str, str]] = None) -> None:
+        self._trusted = dict(os.environ if trusted is None else trusted)
+        self._path = self._trusted.get("PATH", os.defpath)
+        self._files: set[str] = set()
         for command in commands:
             if not isinstance(command, str):
                 raise TypeError(f"a command must be a str, not {type(command).__name__}")
-            if os.path.basename(command) in OPAQUE:
-                raise ValueError(f"{command!r} runs other commands, which cannot be checked")
             found = _resolve(command, self._path, None)
             if found is None:
                 raise ValueError(f"there is no command {command!r} here")
-            if os.path.basename(found) in MULTI_CALL and os.path.basename(found) != os.path.basename(command):
+            names = {os.path.basename(command), os.path.basename(found)}
+            if names & OPAQUE:
+                raise ValueError(f"{command!r} runs other commands, which cannot be checked")
+            if os.path.basename(found) in MULTI_CALL and len(names) > 1:
                 raise ValueError(
                     f"{command!r} is {os.path.basename(found)}, which is many programs: list that, to allow all of them"
                 )
-            self._files[found] = command
+            self._files.add(found)
 
     def __call__(self, agent_id: str, argv: tuple[str, ...], cwd: Optional[str], env: Mapping[str, str]) -> bool:
-        """Say whether an argv may be started; see `refusal`."""
-        return self.refusal(argv, cwd, env) is None
+        """Return True for an argv that may be started; else raise NotAuthorizedError, which says why not."""
+        reason = self.refusal(argv, cwd, env)
+        if reason is not None:
+            sentence = f"Agent {agent_id!r} may not run {argv[0]!r}"
+            raise NotAuthorizedError(sentence, reason, agent_id=agent_id, command=argv[0])
+        return True
 
     def refusal(self, argv: tuple[str, ...], cwd: Optional[str], env: Mapping[str, str]) -> Optional[str]:
         """Say why an argv may not be started; None if it may."""
         for name, value in env.items():
-            if LOADER_VARIABLES.fullmatch(name) and value not in (os.environ.get(name), FOR_AGENTS.get(name)):
+            if self._loads(name, value):
                 return f"{name} can make a program run other code"
         path = env.get("PATH", os.defpath)
         words = list(argv)
+        wrapped = False
         while words:
-            found = _resolve(words[0], path, cwd)
-            if any(place.startswith(("/proc/", "/dev/")) for place in (found or "", _place(words[0], cwd))):
+            try:
+                found = _resolve(words[0], path, cwd)
+            except PermissionError:
                 return f"{words[0]!r} may be another file when it is run"
             if found is None:
-                return None  # it cannot be started; the start says so
-            if found in self._files:
-                return _refused_arguments(words, found)
-            wrapper = WRAPPERS.get(os.path.basename(found))
-            if wrapper is None or found != _resolve(os.path.basename(found), self._path, None):
-                return f"{words[0]!r} is not allowed"
-            rest = _unwrapped(words, wrapper)
-            if rest is None:
-                return f"{words[0]!r} has options that cannot be seen through"
-            words = rest
+                return f"there is no command {words[0]!r}" if wrapped else None  # the start says so itself
+            name = os.path.basename(found)
+            if name in WRAPPERS and found == _resolve(name, self._path, None):
+                rest = self._unwrapped(name, words)
+                if rest is None:
+                    return f"{words[0]!r} has options that cannot be seen through"
+                if rest or found not in self._files:
+                    words, wrapped = rest, True
+                    continue
+            return _refused_arguments(words, found) if found in self._files else f"{words[0]!r} is not allowed"
         return "a wrapper without a command"
 
+    def _loads(self, name: str, value: str) -> bool:
+        """Say whether a variable makes a program run other code than the owner's own would."""
+        own = (self._trusted.get(name), FOR_AGENTS.get(name))
+        return LOADER_VARIABLES.fullmatch(name) is not None and value not in own
 
-def _place(command: str, cwd: Optional[str]) -> str:
-    """Return the path that a command names; its links are not followed. Empty for a name that is looked up."""
-    if os.sep not in command:
-        return ""
-    return os.sep + os.path.normpath(os.path.join(cwd or os.getcwd(), command)).lstrip(os.sep)
+    def _unwrapped(self, name: str, words: list[str]) -> Optional[list[str]]:
+        """Return the command that a wrapper runs; None if one of its options is not known."""
+        wrapper = WRAPPERS[name]
+        at = 1
+        while at < len(words) and words[at].startswith("-"):
+            word = words[at]
+            at += 1
+            if word == "--":
+                break
+            option, equals, value = word.partition("=")
+            if not word.startswith("--") and word[:2] in wrapper.valued:
+                option, value = word[:2], word[2:]
+            elif re.fullmatch(wrapper.flags, word):
+                continue
+            if option not in wrapper.valued:
+                return None
+            if not value and not equals:
+                value = "".join(words[at : at + 1])
+                at += 1
+            if name == "env" and LOADER_VARIABLES.fullmatch(value):
+                return None
+        while name == "env" and at < len(words) and "=" in words[at]:
+            variable, _, value = words[at].partition("=")
+            if self._loads(variable, value):
+                return None
+            at += 1
+        return words[at + wrapper.words :]
 
 
 def _resolve(command: str, path: str, cwd: Optional[str]) -> Optional[str]:
-    """Return the real path of what would be run."""
+    """Return the real path of what would be run; None if there is none. Raises PermissionError; see `_real`."""
+    here = cwd or os.getcwd()
     if os.sep in command:
-        found = os.path.join(cwd or os.getcwd(), command)
-        return os.path.realpath(found) if os.access(found, os.X_OK) and os.path.isfile(found) else None
+        found = os.path.join(here, command)
+        real = _real(found)
+        return real if os.access(found, os.X_OK) and os.path.isfile(found) else None
     # Popen looks in relative folders of PATH from the new directory.
-    folders = [os.path.join(cwd or os.getcwd(), folder) for folder in path.split(os.pathsep)]
-    found_by_name = shutil.which(command, path=os.pathsep.join(folders))
-    return None if found_by_name is None else os.path.realpath(found_by_name)
+    folders = [os.path.join(here, folder) for folder in path.split(os.pathsep)]
+    named = shutil.which(command, path=os.pathsep.join(folders))
+    return None if named is None else _real(named)
+
+
+def _real(path: str) -> str:
+    """Follow links, as `os.path.realpath`; raise PermissionError for a path that leads through /proc or /dev.
+
+    There the same name is another file for another process.
+    """
+    left = os.path.join(os.getcwd(), path).split(os.sep)
+    left.reverse()
+    here = os.sep
+    links = 0
+    while left:
+        part = left.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        there = os.path.join(here, part)
+        if there in ("/proc", "/dev"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        try:
+            target = os.readlink(there)
+        except OSError:
+            here = there
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            raise PermissionError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if target.startswith(os.sep):
+            here = os.sep
+        left += reversed(target.split(os.sep))
+    return here
 
 
 def _refused_arguments(words: list[str], found: str) -> Optional[str]:
     """Say what is wrong with the arguments of a program that is allowed."""
     names = {os.path.basename(words[0]), os.path.basename(found)}
-    stems = {re.sub(r"[-.\d]+$", "", name) for name in names} | names
-    if stems & SHELLS and any(_is_shell_command(word) for word in words[1:]):
-        return "a shell is not started with -c"
+    stems = {re.split(r"[-.\d]", name)[0] for name in names}
+    if stems & SHELLS and not _is_plain_shell(words):
+        return "a shell is started with a script and harmless options, not with -c"
+    if stems & OTHER_SHELLS and any(word.startswith("-") for word in words[1:]):
+        return "this shell is started without options"
     if "find" in names and FIND_ACTIONS.intersection(words):
         return "find may not run commands"
-    if "git" in names and any(
-        word == option or word.startswith(f"{option}=") for word in words for option in GIT_OPTIONS
-    ):
+    if "git" in names and not _is_plain_git(words):
         return "git -c can make it run any command"
     return None
 
 
-def _is_shell_command(word: str) -> bool:
-    """Say whether a shell takes a word for -c: alone, among other letters, or written out."""
-    if word.startswith("--"):
-        return word.lower().startswith(("--c", "--init-c"))
-    return word[:1] in ("-", "+") and "c" in word
-
-
-def _unwrapped(words: list[str], wrapper: _Wrapper) -> Optional[list[str]]:
-    """Return the command that a wrapper runs; None if one of its options is not known."""
+def _is_plain_shell(words: list[str]) -> bool:
+    """Say whether all options before a script are known to be harmless."""
     at = 1
-    while at < len(words) and words[at].startswith("-"):
+    while at < len(words) and words[at][:1] in ("-", "+"):
         word = words[at]
         at += 1
-        if word == "--":
+        if word in ("-o", "+o", "-O", "+O"):
+            at += 1
+        elif word in ("-", "--"):
             break
-        name, equals, _ = word.partition("=")
-        if word in wrapper.flags:
-            continue
-        if word in wrapper.valued:
-            at += 1
-        elif not (equals and name.startswith("--") and name in wrapper.valued) and not (
-            not word.startswith("--") and word[:2] in wrapper.valued
-        ):
-            return None
-    if words[0].rpartition(os.sep)[2] == "env":
-        while at < len(words) and "=" in words[at]:
-            name, _, value = words[at].partition("=")
-            if LOADER_VARIABLES.fullmatch(name) and value != os.environ.get(name):
-                return None
-            at += 1
-    return words[at + wrapper.words :]
+        elif not SHELL_OPTIONS.fullmatch(word):
+            return False
+    return True
+
+
+def _is_plain_git(words: list[str]) -> bool:
+    """Say whether git takes no configuration, and no programs of its own, from the command line."""
+    at = 1
+    while at < len(words) and words[at].startswith("-"):
+        if words[at].startswith(("-c", "--config-env", "--exec-path")):
+            return False
+        at += 2 if words[at] in ("-C", "--git-dir", "--work-tree", "--namespace") else 1
+    return words[at : at + 1] != ["clone"] or not any(word.startswith(("-c", "--config")) for word in words[at:])

@@ -17,7 +17,7 @@ from procpool.adapters.rules import clean_env, within
 from procpool.errors import ProcpoolError, StdinClosedError, TimeoutExpired
 from procpool.manager import Agent
 from procpool.plain import clipped, plain
-from procpool.process import Process
+from procpool.process import Process, seconds, whole_number
 from procpool.snapshot import Output, ProcessInfo
 
 FORMS = ("openai", "openai-responses", "anthropic", "mcp")
@@ -29,9 +29,14 @@ MOST_DATA_CHARS = 1 << 20
 MOST_PATTERN_CHARS = 1000
 MOST_REGEX_CHARS = 200
 MOST_LISTED = 100
-MOST_TEXT_CHARS = 2000  # of a message, a command line
+MOST_TEXT_CHARS = 2000  # of a message, a line
+MOST_COMMAND_CHARS = 200
+LEAST_GRACE_SECS = 0.1
+KILL_SECS = 2.0  # how long a kill may take beyond its grace (P8)
 BUFFERED_SECS = 2.0  # a program that has said nothing for so long may hold its output back
 QUIET_SECS = 1.0
+# What may stand between two characters that a terminal shows next to each other: colours and the like.
+CODES = r"(?:\x1b\[[0-?]*[ -/]*[@-~])*"
 
 Json = dict[str, Any]
 
@@ -73,7 +78,7 @@ class _Call:
     env: Mapping[str, str]
     regex: bool
     max_chars: int
-    max_wait: float
+    deadline: float  # when the answer has to be there
     cancelled: Callable[[], bool]
     hints: list[str] = field(default_factory=list)
 
@@ -81,8 +86,12 @@ class _Call:
         return self.agent[self.given["process_id"]]
 
     def wait_secs(self, name: str, default: float = 0.0) -> float:
-        value = self.given.get(name)
-        return min(default if value is None else float(value), self.max_wait)
+        """Return how long to wait, in seconds: as was asked for, but not beyond the deadline."""
+        return min(float(self.given.get(name, default)), self.left)
+
+    @property
+    def left(self) -> float:
+        return max(self.deadline - time.monotonic(), 0.0)
 
 
 def tools(form: str = "openai", *, strict: bool = False) -> list[Json]:
@@ -123,11 +132,12 @@ def call_tool(
     max_wait: float = MOST_WAIT_SECS,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Json:
-    """Run a tool for an agent, and return what to give the model: small, JSON-serialisable. Never raises.
+    """Run a tool for an agent, and return what to give the model: small, JSON-serialisable. Whatever a model asks for,
+    it does not raise.
 
     `{"ok": True, ...}`, or `{"ok": False, "error": {"code", "message", "hint"}}` with a code of `not_found`, `limit`,
     `not_authorized`, `invalid_arguments`, `start_failed`, `stdin_closed`, `timeout`, `exited`, `unknown_tool`,
-    `closed` or `internal`. Only Ctrl-C and the like are raised.
+    `closed` or `internal`. What is raised is Ctrl-C and the like, and TypeError or ValueError for options of the host.
 
     - `arguments`: what the model gave, parsed (a dict)
     - `start_root`: a folder that the cwd of a *start* must lie in, and is by default. It contains nothing: a program
@@ -136,8 +146,9 @@ def call_tool(
     - `regex`: let `pattern` be a regular expression, of at most 200 characters. A model's expression can stop the
       whole host for minutes (`(a+)+$`); without this it is literal text
     - `max_chars`: of output in a result; what is cut from its middle is counted
-    - `max_wait`: the longest wait, in seconds; longer ones that are asked for are cut to it
+    - `max_wait`: the longest that a call may take, in seconds; longer waits that are asked for are cut to it
     - `cancelled`: says whether nobody waits for the result any more: then output stays unread for the next call
+      (what was started, written or killed, is)
 
     >>> from procpool import ProcessManager
     >>> from procpool.adapters.tools import call_tool
@@ -147,28 +158,36 @@ def call_tool(
     ...     call_tool(alice, "process_write", {"process_id": cat, "data": "hello", "wait": 5})["text"]
     'hello\\n'
     """
+    if not isinstance(agent, Agent):
+        raise TypeError(f"agent must be an Agent, not {type(agent).__name__}: a model never gets the manager")
+    whole_number("max_chars", max_chars)
+    longest = seconds("max_wait", max_wait)
+    if longest is None:
+        raise ValueError("max_wait must be finite")
+    root = None if start_root is None else os.path.realpath(start_root)
+    base = clean_env() if env is None else env
+    deadline = time.monotonic() + longest
     try:
         tool = TOOLS.get(name) if isinstance(name, str) else None
         if tool is None:
             raise _Refused("unknown_tool", f"there is no tool {name!r}", f"there are: {', '.join(TOOLS)}")
-        root = None if start_root is None else os.path.realpath(start_root)
-        base = clean_env() if env is None else env
-        call = _Call(agent, _checked(tool, arguments), root, base, regex, max_chars, max_wait, cancelled)
+        call = _Call(agent, _checked(tool, arguments), root, base, regex, max_chars, deadline, cancelled)
         result = {"ok": True, **tool.run(call)}
         if call.hints:
             result["hint"] = " ".join(call.hints)
     except _Refused as error:
-        result = _error(error.code, error.message, error.hint)
+        result = refused(error.code, error.message, error.hint)
     except ProcpoolError as error:
-        result = _error(error.code, error.sentence, _advice(error) or error.detail)
+        result = refused(error.code, error.sentence, _advice(error) or error.detail)
     except (TypeError, ValueError) as error:
-        result = _error("invalid_arguments", str(error), "")
+        result = refused("invalid_arguments", str(error), "")
     except Exception as error:  # a model must get an answer, whatever it did
-        result = _error("internal", f"{type(error).__name__}: {error}", "")
+        result = refused("internal", f"{type(error).__name__}: {error}", "")
     return {key: _clean(value) for key, value in result.items()}
 
 
-def _error(code: str, message: str, hint: str) -> Json:
+def refused(code: str, message: str, hint: str = "") -> Json:
+    """Return the answer to a call that is not done."""
     return {"ok": False, "error": {"code": code, "message": _short(message), "hint": _short(hint)}}
 
 
@@ -270,7 +289,7 @@ def _invalid(message: str, hint: str = "") -> _Refused:
 # Results
 
 
-def _output(call: _Call, output: Output, *, terminal: bool) -> Json:
+def _output(call: _Call, output: Output, *, terminal: bool, gone: bool = False) -> Json:
     """What a result tells of output; of a terminal as it looks, without escape codes."""
     text = output.plain if terminal else output.text
     partial = output.partial
@@ -283,7 +302,12 @@ def _output(call: _Call, output: Output, *, terminal: bool) -> Json:
     }
     if cut:
         found["cut"] = cut
-        call.hints.append("The output was cut in its middle: ask for less with max_lines and an earlier cursor.")
+        if gone:
+            call.hints.append("The output was cut in its middle; the rest is gone with the process.")
+        elif "\n" in text.rstrip("\n"):
+            call.hints.append("The output was cut in its middle: ask for less with max_lines and an earlier cursor.")
+        else:
+            call.hints.append("This line is too long to be shown whole.")
     unfinished = partial.stdout or partial.stderr
     if unfinished:
         found["partial"] = _short(plain(unfinished) if terminal else unfinished)
@@ -295,7 +319,7 @@ def _state(info: ProcessInfo) -> Json:
     code = info.returncode
     found: Json = {
         "process_id": info.id,
-        "command": _short(info.command),
+        "command": clipped(info.command, MOST_COMMAND_CHARS)[0],
         "state": info.state,
         "exit_code": code if code is None or code >= 0 else None,
         "signal": None,
@@ -340,7 +364,7 @@ def _report(call: _Call, process: Process, output: Output) -> Json:
 
 def _start(call: _Call) -> Json:
     given = call.given
-    cwd = given.get("cwd")
+    cwd = given.get("cwd") or None
     if call.start_root is not None:
         cwd = os.path.realpath(os.path.join(call.start_root, cwd or ""))
         if not within(cwd, call.start_root):
@@ -359,7 +383,7 @@ def _start(call: _Call) -> Json:
         extra_env=extra,
         pty=given.get("pty", False),
     )
-    return _answer(call, process, call.wait_secs("wait"))
+    return _answer(call, process, "")
 
 
 def _poll(call: _Call) -> Json:
@@ -375,33 +399,39 @@ def _read(call: _Call, process: Process, cursor: Optional[str] = None) -> Json:
     return _report(call, process, process.read(since=cursor, max_lines=call.given.get("max_lines")))
 
 
-def _await_output(call: _Call, process: Process, seconds: float, cursor: Optional[str] = None) -> None:
+def _await_output(call: _Call, process: Process, limit: float, cursor: Optional[str] = None) -> None:
     """Wait for news, and take nothing: the call may be cancelled meanwhile."""
-    if seconds:
+    if limit:
         since = None if cursor is None else {process.id: cursor}
         try:
-            call.agent.wait_any([process.id], output=True, since=since, timeout=seconds)
+            call.agent.wait_any([process.id], output=True, since=since, timeout=limit)
         except TimeoutExpired:
             pass  # the result will say that there is nothing
 
 
-def _answer(call: _Call, process: Process, seconds: float) -> Json:
-    """Wait until a process wants more input, has said something and is quiet, or exits. Then read."""
-    if seconds:
-        deadline = time.monotonic() + seconds
-        try:
-            wake = call.agent.wait_any([process.id], output=True, input=True, timeout=seconds)
-            if wake.reason == "output":
-                left = max(deadline - time.monotonic(), 0.0)
-                call.agent.wait_any([process.id], input=True, quiet=QUIET_SECS, timeout=left)
-        except TimeoutExpired:
-            pass  # it is at work
+def _answer(call: _Call, process: Process, before: str) -> Json:
+    """If that is asked for, wait until a process wants more input, has said something since the cursor `before` and is
+    quiet, or exits; then read.
+    """
+    limit = call.wait_secs("wait")
+    if not limit:
+        return _state(process.info())
+    deadline = time.monotonic() + limit
+    since = {process.id: before}
+    try:
+        wake = call.agent.wait_any([process.id], output=True, input=True, since=since, timeout=limit)
+        if wake.reason == "output":
+            left = max(deadline - time.monotonic(), 0.0)
+            call.agent.wait_any([process.id], input=True, quiet=QUIET_SECS, since=since, timeout=left)
+    except TimeoutExpired:
+        pass  # it is at work
     return _read(call, process)
 
 
 def _write(call: _Call) -> Json:
     process = call.process()
     data = call.given["data"]
+    before = process.tail(1).cursor
     timeout = call.wait_secs("timeout", 10.0)
     if call.given.get("raw"):
         process.write(data, timeout=timeout)
@@ -409,13 +439,14 @@ def _write(call: _Call) -> Json:
         process.send_line(data.removesuffix("\n"), timeout=timeout)
     if call.given.get("close_stdin"):
         process.close_stdin()
-    return _answer(call, process, call.wait_secs("wait"))
+    return _answer(call, process, before)
 
 
 def _kill(call: _Call) -> Json:
     process = call.process()
     pty = process.info().pty
-    ended = process.kill()
+    grace = min(process._pool.grace, max(call.left - KILL_SECS, LEAST_GRACE_SECS))
+    ended = process.kill(grace=grace)
     return {
         "process_id": process.id,
         "exit_code": ended.returncode if ended.signal is None else None,
@@ -423,7 +454,7 @@ def _kill(call: _Call) -> Json:
         "ended_by": ended.ended_by,
         "killed": len(ended.pids) - len(ended.survivors),
         "survivors": list(ended.survivors)[:MOST_LISTED],
-        **_output(call, ended.output, terminal=pty),
+        **_output(call, ended.output, terminal=pty, gone=True),
     }
 
 
@@ -438,7 +469,7 @@ def _wait(call: _Call) -> Json:
     given = call.given
     until = given["until"]
     ids = list(dict.fromkeys(given["process_ids"]))
-    pattern = _pattern(call) if until == "pattern" else None
+    pattern = _pattern(call, ids) if until == "pattern" else None
     quiet = QUIET_SECS if until == "quiet" else None
     if until == "quiet" and "quiet_secs" in given:
         quiet = float(given["quiet_secs"])
@@ -448,17 +479,19 @@ def _wait(call: _Call) -> Json:
         output=until == "output",
         quiet=quiet,
         input=until == "input",
-        timeout=call.wait_secs("timeout", call.max_wait),
+        timeout=call.wait_secs("timeout", call.left),
     )
+    info = call.agent[wake.process_id].info()
     if wake.reason == "exit" and until == "pattern":
-        call.hints.append("It exited; what was waited for did not come.")
-    found = {"reason": wake.reason, **_state(call.agent[wake.process_id].info())}
+        kept = " of its output that is kept" if sum((info.dropped.stdout, info.dropped.stderr)) else ""
+        call.hints.append(f"It exited, and what was waited for is not in what was not searched before{kept}.")
+    found = {"reason": wake.reason, **_state(info)}
     if wake.match is not None:
         found["line"] = _short(plain(wake.match.line))
     return found
 
 
-def _pattern(call: _Call) -> str:
+def _pattern(call: _Call, ids: list[str]) -> str:
     text: str = call.given.get("pattern", "")
     if not text:
         raise _invalid("pattern is missing: until is 'pattern'")
@@ -466,7 +499,8 @@ def _pattern(call: _Call) -> str:
     if len(text) > most:
         raise _invalid(f"pattern is too long: {len(text)} characters, at most {most}")
     if not call.regex:
-        return re.escape(text)
+        between = CODES if any(call.agent[process_id].info().pty for process_id in ids) else ""
+        return between.join(map(re.escape, text))
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
@@ -477,6 +511,7 @@ def _pattern(call: _Call) -> str:
 def _signal(call: _Call) -> Json:
     process = call.process()
     action = call.given["action"]
+    before = process.tail(1).cursor
     if action == "interrupt":
         process.interrupt()
     elif action == "terminate":
@@ -486,10 +521,10 @@ def _signal(call: _Call) -> Json:
             raise _invalid("rows and cols are missing: action is 'resize'")
         process.resize(call.given["rows"], call.given["cols"])
     elif call.given.get("keys"):
-        process.send_keys(*call.given["keys"], timeout=call.wait_secs("wait", 10.0))
+        process.send_keys(*call.given["keys"], timeout=min(10.0, call.left))
     else:
         raise _invalid("keys are missing: action is 'keys'")
-    return _answer(call, process, call.wait_secs("wait"))
+    return _answer(call, process, before)
 
 
 _ID = _Argument({"type": "string"}, "The id that process_start gave", required=True)

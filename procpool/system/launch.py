@@ -132,7 +132,7 @@ def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[st
     helper = shutil.which("env")
     if command is None or helper is None or "=" in argv[0] or not _is_known(command):
         return argv
-    return [helper, "--default-signal=INT", *argv]
+    return [helper, "--default-signal=INT", "--", *argv]
 
 
 def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, bytes]) -> list[str]:
@@ -155,6 +155,7 @@ def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, 
     for name in SHELL_NAMES:
         if name not in env:
             words += ["-u", os.fsdecode(name)]
+    words.append("--")  # a variable may be named like an option
     for name, value in env.items():
         if name in SHELL_NAMES or not re.fullmatch(rb"[A-Za-z_][A-Za-z0-9_]*", name):
             words.append(os.fsdecode(name + b"=" + value))

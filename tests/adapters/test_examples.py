@@ -11,6 +11,13 @@ import pytest
 import procpool
 from procpool.adapters.tools import tools
 
+if sys.version_info >= (3, 10):  # here, so that what they leave to the garbage collector is frozen by conftest.py
+    import mcp_types
+    from anthropic.types import Message, MessageParam, ToolParam
+    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
+    from openai.types.responses import FunctionToolParam
+    from pydantic import TypeAdapter
+
 ROOT = Path(__file__).parents[2]
 NEWER = pytest.mark.skipif(sys.version_info < (3, 10), reason="openai, anthropic: their packages need Python 3.10")
 
@@ -38,10 +45,6 @@ def example(monkeypatch):
 @NEWER
 def test_openai_s_shapes(example):
     """Requests and answers, as its types have them."""
-    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
-    from openai.types.responses import FunctionToolParam
-    from pydantic import TypeAdapter
-
     loop = example("openai_loop")
     complete = loop.scripted()
     replies = []
@@ -63,9 +66,6 @@ def test_openai_s_shapes(example):
 @NEWER
 def test_anthropic_s_shapes(example):
     """Requests and answers, as its types have them."""
-    from anthropic.types import Message, MessageParam, ToolParam
-    from pydantic import TypeAdapter
-
     loop = example("anthropic_loop")
     create = loop.scripted()
     replies = []
@@ -85,7 +85,5 @@ def test_anthropic_s_shapes(example):
 @NEWER
 def test_mcp_s_shapes():
     """The names on the wire."""
-    import mcp_types
-
     for tool in tools("mcp"):
         assert mcp_types.Tool.model_validate(tool).input_schema == tool["inputSchema"]

@@ -181,6 +181,59 @@ def test_two_sessions_of_one_server_do_not_see_each_other():
         assert manager.count() == 0
 
 
+def test_over_http_every_call_is_refused():
+    """The SDK makes one session of all clients there: they would see each other."""
+    import uvicorn
+
+    with procpool.ProcessManager(guardian=False) as manager:
+        app = server(lambda: manager.agent("everybody")).streamable_http_app()
+
+        async def talk():
+            served = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+            serving = asyncio.create_task(served.serve())
+            while not served.started:
+                await asyncio.sleep(0.01)  # nothing tells
+            port = served.servers[0].sockets[0].getsockname()[1]
+            async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+                found = await call(client, "process_start", command="cat")
+                assert found["error"]["code"] == "not_authorized"
+            served.should_exit = True
+            await serving
+
+        played(talk())
+        assert manager.count() == 0
+
+
+RAW = """
+import json, os, subprocess, sys
+server = subprocess.Popen([sys.executable, "-m", "procpool", "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def send(method, number=None, **params):
+    message = {"jsonrpc": "2.0", "method": method, "params": params}
+    server.stdin.write(json.dumps({**message, **({} if number is None else {"id": number})}).encode() + b"\\n")
+    server.stdin.flush()
+client = {"name": "raw", "version": "1"}
+send("initialize", 1, protocolVersion="2025-06-18", capabilities={}, clientInfo=client)
+server.stdout.readline()
+send("notifications/initialized")
+if sys.argv[1] == "reads nothing":
+    for number in range(2, 302):
+        send("tools/list", number)
+    server.stdin.close()
+else:
+    server.stdout.close()
+    send("tools/list", 2)
+server.wait(8)
+print("gone")
+"""
+
+
+@pytest.mark.parametrize("client", ["reads nothing", "closes what it reads from"])
+def test_a_client_that_does_not_read_holds_up_no_end(client):
+    """Its pipe is full, or broken."""
+    done = subprocess.run([sys.executable, "-c", RAW, client], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "gone\n", done.stderr
+
+
 def test_two_servers_do_not_see_each_other():
     """They are processes of their own; each begins to count at one."""
 

@@ -40,7 +40,7 @@ def refusal(rules, *argv, cwd=None, **env):
 
 def test_what_is_listed_may_be_started(place, tmp_path):
     """By its name, by its path, by a link, and through wrappers whose options are known."""
-    rules = AllowCommands("tool", "sh")
+    rules = AllowCommands("tool", "sh", "git")
     for argv in (
         ["tool"],
         ["tool", "-c", "whatever; it | likes"],
@@ -56,6 +56,13 @@ def test_what_is_listed_may_be_started(place, tmp_path):
         ["env", "NAME=value", "tool"],
         ["env", "--", "tool"],
         ["sh", "script.sh"],
+        ["sh", "-ex", "script.sh", "-c", "prod"],
+        ["sh", "-o", "errexit", "./configure", "--cache-file=x"],
+        ["nice", "-10", "tool"],
+        ["setsid", "-fw", "tool"],
+        ["env", "-u", "NAME", "PAGER=cat", "tool"],
+        ["git", "switch", "-c", "x"],
+        ["git", "-C", "/", "commit", "-c", "HEAD"],
     ):
         assert refusal(rules, *argv) is None, argv
     assert refusal(rules, "./tool", cwd=str(place)) is None
@@ -105,6 +112,14 @@ ESCAPES = {
     "/dev/fd": ["/dev/fd/3"],
     "the loader": ["{loader}", "{place}/other"],
     "sudo": ["sudo", "tool"],
+    "a shell's startup file": ["sh", "--rcfile", "x"],
+    "a link to env": ["{tmp}/myenv", "A=b", "other"],
+    "env -u PATH": ["env", "-u", "PATH", "tool"],
+    "a wrapper and what is not there": ["nice", "no-such-command"],
+    "through a link to /proc": ["{tmp}/proc-link/self/cwd/tool"],
+    "through a link into /proc": ["{tmp}/cwd-link/tool"],
+    "git, with an attached -c": ["git", "-ccore.pager=other", "log"],
+    "git clone -c": ["git", "clone", "-ccore.hooksPath=x", "y"],
 }
 VARIABLES = {
     "LD_PRELOAD": "x.so", "LD_LIBRARY_PATH": "/tmp", "LD_AUDIT": "x.so", "PATH": "/tmp", "PYTHONSTARTUP": "x.py",
@@ -119,6 +134,9 @@ def test_an_escape_is_refused(place, tmp_path, attempt):
     """By the words of the command line."""
     rules = AllowCommands("tool", "sh", "find", "git")
     (tmp_path / "innocent").symlink_to("/bin/sh")
+    (tmp_path / "myenv").symlink_to(shutil.which("env"))
+    (tmp_path / "proc-link").symlink_to("/proc")
+    (tmp_path / "cwd-link").symlink_to("/proc/self/cwd")
     script(tmp_path / "nice")
     loader = next(iter(Path("/").glob("lib*/ld-linux*")), "/bin/other")
     argv = [word.format(place=place, tmp=tmp_path, loader=loader) for word in ESCAPES[attempt]]
@@ -133,6 +151,32 @@ def test_a_variable_that_loads_code_is_refused(place, name):
     rules = AllowCommands("tool")
     assert name in refusal(rules, "tool", **{name: VARIABLES[name]})
     assert refusal(rules, "tool") is None
+
+
+def test_a_wrapper_that_is_listed_is_looked_through(place):
+    """It is not that program that is run in the end."""
+    rules = AllowCommands("timeout", "env", "tool")
+    assert refusal(rules, "timeout", "5", "other")
+    assert refusal(rules, "env", "other")
+    assert refusal(rules, "timeout", "5", "tool") is None
+    assert refusal(rules, "env") is None
+
+
+@pytest.mark.parametrize("shell", ["bash-static", "ksh93", "zsh-5.9", "fish", "nu"])
+def test_shells_of_any_name_are_known(place, shell):
+    """With a version, or a kind, in it."""
+    script(place / shell)
+    rules = AllowCommands(shell)
+    for option in ("-c", "-C", "--command=x", "-ec"):
+        assert refusal(rules, shell, option, "other"), option
+    assert refusal(rules, shell, "script") is None
+
+
+def test_the_values_that_may_stay_can_be_given(place):
+    """For a host that gives its processes an environment of its own."""
+    env = {"PATH": str(place)}
+    assert AllowCommands("tool").refusal(("tool",), None, env)
+    assert AllowCommands("tool", trusted=env).refusal(("tool",), None, env) is None
 
 
 def test_a_relative_path_is_of_the_new_folder(place, tmp_path):
@@ -167,7 +211,7 @@ def test_a_list_that_cannot_be_checked_is_refused(place):
     """When it is made."""
     for command, error in (
         ("xargs", "runs other commands"),
-        ("sudo", "runs other"),
+        ("nohup-like-flock", "there is no command"),
         ("no-such-one", "there is no command"),
     ):
         with pytest.raises(ValueError, match=error):
@@ -183,6 +227,7 @@ def test_the_rules_hold_in_a_manager(place):
         with pytest.raises(procpool.NotAuthorizedError) as caught:
             manager.start("a", "sh", ["-c", "true"])
         assert caught.value.command == "sh"
+        assert caught.value.detail == "'sh' is not allowed"
         assert manager.count() == 1
 
 
@@ -196,7 +241,17 @@ def test_a_clean_environment():
         clean_env("MINE")
 
 
-NOT_STOPPABLE = ["an interpreter", "npm run", "make", "git hooks", "after the check", "stdin", "its own files"]
+NOT_STOPPABLE = [
+    "an interpreter",
+    "rg --pre",
+    "git grep -O",
+    "npm run",
+    "make",
+    "git hooks",
+    "after the check",
+    "stdin",
+    "its own files",
+]
 
 
 @pytest.mark.parametrize("words", NOT_STOPPABLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
 import jsonschema
 import pytest
@@ -208,6 +209,64 @@ def test_waits(alice, until, options, reason):
     assert (found["reason"], found["process_id"]) == (reason, process)
     assert found.get("line") == ("(ready" if until == "pattern" else None)
     assert found["exit_code"] == (3 if until == "exit" else None)
+
+
+def test_an_answer_is_waited_for_behind_old_output(alice):
+    """What was said before the write is not it, though nobody has read it."""
+    script = "echo banner; read x; sleep 0.2; echo answer; exec sleep 60"
+    process = ok(alice, "process_start", command="sh", args=["-c", script])["process_id"]
+    ok(alice, "process_wait", process_ids=[process], until="output", timeout=10)
+    before = ok(alice, "process_list")["processes"][0]["up_secs"]
+    found = ok(alice, "process_write", process_id=process, data="x", wait=10)
+    assert found["text"].endswith("answer\n")
+    assert found["up_secs"] - before < 10
+
+
+def test_all_waits_of_a_call_together_are_capped(manager):
+    """What it takes to write, and to wait for the answer; the grace of a kill."""
+    alice = manager.agent("a")
+    script = "trap '' TERM; echo up; sleep 0.3; head -c 1000001 >/dev/null; exec sleep 60"
+    process = ok(alice, "process_start", command="sh", args=["-c", script])["process_id"]
+    ok(alice, "process_wait", process_ids=[process], until="output", timeout=10)
+    begin = time.monotonic()
+    arguments = {"process_id": process, "data": "x" * 1_000_000, "timeout": 20, "wait": 20}
+    call_tool(alice, "process_write", arguments, max_wait=1.0)
+    assert time.monotonic() - begin < 1.5
+    begin = time.monotonic()
+    assert call_tool(alice, "process_kill", {"process_id": process}, max_wait=2.2)["signal"] == "SIGKILL"
+    assert time.monotonic() - begin < 2.2
+
+
+def test_a_pattern_is_what_a_terminal_shows(alice):
+    """Colours in the middle do not hide it."""
+    script = "printf '\\033[1mServer\\033[0m \\033[32mready\\033[0m\\n'; exec sleep 60"
+    process = ok(alice, "process_start", command="sh", args=["-c", script], pty=True)["process_id"]
+    found = ok(alice, "process_wait", process_ids=[process], until="pattern", pattern="Server ready", timeout=10)
+    assert (found["reason"], found["line"]) == ("pattern", "Server ready")
+
+
+def test_hints_are_true(alice):
+    """Of what is cut, of what was dropped."""
+    long = start(alice, "zeros:50000", "wait")
+    ok(alice, "process_wait", process_ids=[long], until="output", timeout=10)
+    assert "too long" in ok(alice, "process_poll", process_id=long, cursor="", wait=5)["hint"]
+    many = start(alice, "lines:5000", "wait")
+    ok(alice, "process_wait", process_ids=[many], until="pattern", pattern="4999", timeout=10)
+    assert "gone" in call_tool(alice, "process_kill", {"process_id": many}, max_chars=500)["hint"]
+    gone = start(alice, "out:ready\\n", "lines:5000", "exit:0")
+    ok(alice, "process_wait", process_ids=[gone], until="exit", timeout=10)
+    found = ok(alice, "process_wait", process_ids=[gone], until="pattern", pattern="ready", timeout=10)
+    assert "kept" in found["hint"]
+
+
+def test_wrong_options_of_the_host_are_raised(manager):
+    """They are not the model's mistake. The manager is no agent."""
+    alice = manager.agent("a")
+    for options in ({"max_chars": -5}, {"max_wait": float("inf")}, {"max_wait": -1}):
+        with pytest.raises(ValueError):
+            call_tool(alice, "process_list", {}, **options)
+    with pytest.raises(TypeError, match="Agent"):
+        call_tool(manager, "process_list", {})
 
 
 def test_a_wait_times_out_and_is_capped(alice):
