@@ -8,12 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
 from procpool import lifetime
 from procpool.errors import ManagerClosedError, ProcpoolError
 from procpool.guard import Guard
-from procpool.keys import Keyboard
 from procpool.output.buffer import Decoding, LineBuffer, Position, Span
 from procpool.output.reader import Channel, Reader
 from procpool.snapshot import Exit, Output, Part, ProcessInfo, Streams
@@ -21,6 +20,9 @@ from procpool.stdin import Stdin, Terminal
 from procpool.system import Evidence, returncode, terminal
 from procpool.system.launch import Launch
 from procpool.system.tree import Tree
+
+if TYPE_CHECKING:
+    from procpool.keys import Keyboard
 
 T = TypeVar("T")
 Positions = dict[str, Position]
@@ -164,7 +166,7 @@ class Child:
             for fd, (name, buffer) in zip(launched.ours, self.buffers.items())
         ]
         rest = launched.ours[len(self.channels) :]
-        self.keyboard = Keyboard() if pty else None
+        self.keyboard = _keyboard() if pty else None
         self.terminal = Terminal(rest[0], self) if pty else None
         self.stdin = self.terminal or (Stdin(rest[0], self) if rest else None)
 
@@ -653,6 +655,12 @@ class Child:
             self.exit = found
             self.forgotten = forget
         return found
+
+
+def _keyboard() -> Keyboard:
+    from procpool.keys import Keyboard  # here, because most processes have no terminal
+
+    return Keyboard()
 
 
 def _first_lines(spans: dict[str, Span], limit: int) -> tuple[dict[str, Span], Positions]:

@@ -20,7 +20,6 @@ from procpool.output.reader import Reader
 from procpool.output.search import Pattern, compile_patterns
 from procpool.pool import Attempt, Pool
 from procpool.process import DEFAULT, Process, not_found, seconds, terminal_size, whole_number
-from procpool.ready import Ready, readiness
 from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage, Wake
 from procpool.system.launch import Size, launch
 from procpool.system.tree import MARK
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from typing_extensions import Unpack
+
+    from procpool.ready import Ready
 
 Word = Union[str, "os.PathLike[str]"]
 Command = Union[Word, Sequence[Word]]
@@ -463,7 +464,11 @@ class ProcessManager(ById):
         age = _own_age("max_age_secs", max_age_secs)
         idle = _own_age("idle_secs", idle_secs)
         limit = self.timeout if ready_timeout is DEFAULT else seconds("ready_timeout", ready_timeout, optional=True)
-        wait_until_ready = None if ready is None else readiness(ready)
+        wait_until_ready = None
+        if ready is not None:
+            from procpool.ready import readiness
+
+            wait_until_ready = readiness(ready)
         for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr), ("pty", pty), ("echo", echo)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {type(value).__name__}")

@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from procpool.process import seconds
+from procpool.snapshot import Facts
 from procpool.system import linux, tree
 
 
-@dataclass(frozen=True)
-class Orphan:
+class Orphan(Facts):
     """A living process whose owner is dead: its `pid` and `command`, the dead owner's pid, and its `mark`."""
 
     pid: int
     command: str
     owner_pid: int
     mark: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable dict."""
-        return asdict(self)
 
 
 def find_orphans() -> list[Orphan]:
@@ -114,7 +108,7 @@ def _is_dead(owner: bytes) -> bool:
 
 def _command(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = linux.read_file(f"/proc/{pid}/cmdline")
     except OSError:
         return ""
     return words.replace(b"\0", b" ").decode(errors="replace").strip()

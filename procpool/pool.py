@@ -22,15 +22,16 @@ from procpool.housekeeper import Housekeeper, show_error
 from procpool.output.reader import Reader
 from procpool.snapshot import Exit, Usage
 from procpool.system import System, linux, this_system, tree
-from procpool.system.guardian import GRACE_SECS, SH, Guardian, request
 from procpool.system.launch import Launch, disown
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from procpool.system.guardian import Guardian
+
 FIRST_LOOK_SECS = 0.05  # how soon the members that a root left behind are looked for again; it doubles,
-FRESH_SECS = 0.2  # for how long what was seen of a tree is told without another look
 LAST_LOOK_SECS = 2.0  # up to this
+FRESH_SECS = 0.2  # for how long what was seen of a tree is told without another look
 RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
 FORKS_SECS = 0.1
@@ -292,6 +293,8 @@ class Pool:
             self._idle_since = 0.0
             if self._guardian is not None:
                 return
+            from procpool.system.guardian import SH, Guardian  # it has imports of its own
+
             if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(SH):
                 self._wants_guardian = False
                 warnings.warn(
@@ -520,6 +523,8 @@ class Pool:
         begin = time.monotonic()
         lone = tree.alive_if_lone(trees, self.system)
         if lone is None and self._guardian is not None:
+            from procpool.system.guardian import request
+
             me = self._guardian_guard.check()
             with self._guardian_guard.lock:
                 self._guardian_guard.holder = me
@@ -640,7 +645,7 @@ class Pool:
     def close_at_exit(self) -> None:
         """Close, for the end of the interpreter, unless this is a fork."""
         if self.owner == os.getpid():
-            self.close("owner", min(self.grace, GRACE_SECS))
+            self.close("owner", min(self.grace, tree.GRACE_SECS))
 
     def abandon(self) -> list[str]:
         """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""

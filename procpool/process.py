@@ -7,7 +7,6 @@ import signal as _signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO, Union
 
 from procpool.child import Child, Positions, Standing, View
@@ -18,9 +17,7 @@ from procpool.errors import (
     TimeoutExpired,
     WriteTimeoutError,
 )
-from procpool.keys import sequence
 from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
-from procpool.screen import Emulator
 from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage
 from procpool.stdin import Message
 from procpool.turn import Exchange, Turn, earliest, standing
@@ -171,6 +168,8 @@ class Process:
         (shift) before it: what xterm sends for it is written, in the form that the program has asked for. Raises
         ValueError for what is no key, and for a process without a terminal; nothing is written then.
         """
+        from procpool.keys import sequence
+
         keyboard = self._terminal("send_keys").keyboard
         return self.write("".join(sequence(key, application=keyboard.application) for key in keys), timeout=timeout)
 
@@ -202,6 +201,8 @@ class Process:
         """
         child = self._terminal("screen")
         if child.emulator is None:
+            from procpool.screen import Emulator
+
             emulator = Emulator(child)
             me = child.guard.check()
             with child.guard.lock:
@@ -449,7 +450,7 @@ class Process:
                 lost[part.stream] += part.dropped
             for line in output.lines:
                 dropped, lost[line.stream] = lost[line.stream], 0
-                yield replace(line, dropped=dropped)
+                yield Line(line.stream, line.text, line.time, line.continued, dropped)
         for name, dropped in lost.items():
             if dropped:
                 yield Line(name, "", time.time() - time.monotonic() + child.spoke[name], dropped=dropped)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Callable, Optional, Union
@@ -67,6 +66,8 @@ def _ask(process: Process, ask: Callable[[Process], Any], timeout: Optional[floa
 
 def _accepts(port: int) -> bool:
     try:
+        import socket
+
         with socket.create_connection((HOST, port), timeout=CONNECT_SECS) as connection:
             # A free port may be chosen for our own end, which then is connected to itself.
             return bool(connection.getsockname() != connection.getpeername())

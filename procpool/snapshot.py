@@ -4,23 +4,81 @@ from __future__ import annotations
 
 import signal as _signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, NoReturn, Optional, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Tell a type checker; the interpreter needs nothing of it."""
+        return lambda kind: kind
+
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Streams(Generic[T]):
+@dataclass_transform(frozen_default=True)
+class Facts:
+    """What a frozen dataclass is, without the 20 ms that an import of `dataclasses` and each such class cost."""
+
+    _names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._names = tuple(vars(cls).get("__annotations__", ()))
+        setattr(cls, "__match_args__", cls._names)  # noqa: B010  # which a type checker knows already
+
+    def __init__(self, *args: Any, **facts: Any) -> None:
+        found = self.__dict__
+        found.update(zip(self._names, args), **facts)
+        if len(found) != len(self._names) or len(args) + len(facts) != len(found):
+            self._complete(len(args) + len(facts))
+
+    def _complete(self, given: int) -> None:
+        """Fill in defaults; say what is wrong."""
+        names = self._names
+        wrong = [name for name in self.__dict__ if name not in names]
+        missing = [name for name in names if name not in self.__dict__ and not hasattr(type(self), name)]
+        if wrong or missing or given != len(self.__dict__):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once; missing: {missing}")
+        self.__dict__.update({name: getattr(self, name) for name in names})
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} does not change: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} does not change: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value!r}" for name, value in zip(self._names, self._values()))
+        return f"{type(self).__name__}({facts})"
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([self.__dict__[name] for name in self._names])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict."""
+        return {
+            name: value.to_dict() if isinstance(value, Facts) else value
+            for name, value in zip(self._names, self._values())
+        }
+
+
+class Streams(Facts, Generic[T]):
     """A pair of values, one of each stream."""
 
     stdout: T
     stderr: T
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Facts):
     """One line of output, without its newline.
 
     - `stream`: `"stdout"` or `"stderr"`
@@ -34,10 +92,6 @@ class Line:
     time: float
     continued: bool = False
     dropped: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable dict."""
-        return asdict(self)
 
 
 class Part(NamedTuple):
@@ -77,8 +131,7 @@ class Part(NamedTuple):
         return records
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Facts):
     """What a process said: text, and lines.
 
     It behaves as the pair `(stdout, stderr)` of lists of lines (`out, err = output`, `output[0]`, `len` 2)
@@ -187,8 +240,8 @@ class Output:
             "stderr": self.stderr,
             "text": self.text,
             "plain": self.plain,
-            "partial": asdict(self.partial),
-            "dropped": asdict(self.dropped),
+            "partial": self.partial.to_dict(),
+            "dropped": self.dropped.to_dict(),
             "cursor": self.cursor,
             "eof": self.eof,
             "alive": self.alive,
@@ -225,8 +278,7 @@ def _stamps(part: Part) -> Iterator[tuple[int, float]]:
             yield order, time
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(Facts):
     """Where an `expect` found what it looked for.
 
     `index` tells which of the patterns it was, `m[1]` and `group(...)` give groups as `re.Match` does,
@@ -258,16 +310,11 @@ class Match:
             raise IndexError("no such group")
         return self.groups[key - 1]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable dict."""
-        return asdict(self)
-
     def __repr__(self) -> str:
         return f"<Match {self[0]!r}: pattern {self.index}, {self.stream}>"
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(Facts):
     """How a process ended.
 
     - `returncode`: of the root: an exit code, minus a signal's number, or None where it cannot be known
@@ -296,17 +343,15 @@ class Exit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dict."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
         pids = {"pids": list(self.pids), "survivors": list(self.survivors)}
-        return {**found, **pids, "output": self.output.to_dict(), "signal": self.signal}
+        return {**super().to_dict(), **pids, "output": self.output.to_dict(), "signal": self.signal}
 
     def __repr__(self) -> str:
         left = f", survivors {list(self.survivors)}" if self.survivors else ""
         return f"<Exit {self.signal or self.returncode}, ended by {self.ended_by}{left}>"
 
 
-@dataclass(frozen=True)
-class Wake:
+class Wake(Facts):
     """What ended a wait for several processes.
 
     - `process_id`: which one it was
@@ -319,13 +364,8 @@ class Wake:
     match: Optional[Match]
     returncode: Optional[int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable dict."""
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class Screen:
+class Screen(Facts):
     """What a terminal shows at one moment; `str()` gives its rows as text, without the empty ones at its end.
 
     - `rows`: from the top, without the spaces at their ends
@@ -352,8 +392,7 @@ class Screen:
         return "\n".join(self.rows).rstrip("\n")
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Facts):
     """What a tree uses at one moment: the sums over its living members.
 
     - `processes`, `threads`: how many there are
@@ -366,13 +405,8 @@ class Usage:
     cpu_secs: float
     rss_bytes: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable dict."""
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class ProcessInfo:
+class ProcessInfo(Facts):
     """What is known of a process: the seed's five fields, and more.
 
     - `command`: the command line as one string, for people; `args`: the argv
@@ -407,7 +441,7 @@ class ProcessInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dict."""
-        return {**asdict(self), "args": list(self.args)}
+        return {**super().to_dict(), "args": list(self.args)}
 
     def __repr__(self) -> str:
         state = f"running, pid {self.pid}" if self.alive else f"exited {self.returncode}"

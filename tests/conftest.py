@@ -17,6 +17,8 @@ import procpool
 
 # A host that exports this would hide from us that programs hold their output back.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# And with this each program of the tests would compile the whole package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 CHILD = str(Path(__file__).with_name("child.py"))
 

@@ -12,13 +12,13 @@ import select
 import signal
 import threading
 from collections import deque
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
 from procpool.duty import open_pipes, start_thread
 from procpool.guard import Guard
 from procpool.output.buffer import LineBuffer
+from procpool.output.growth import PIPE_BYTES, Growth
 
-CHUNK_BYTES = 1 << 16  # the size of a pipe: one read empties it
 LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as much as a small process
 
 
@@ -55,7 +55,9 @@ class Owner(Protocol):
 class Channel:
     """One stream's fd, read in the reader thread alone."""
 
-    __slots__ = ("fd", "name", "buffer", "bound", "owed", "paused", "reading", "_owner", "_reader")
+    __slots__ = (
+        "fd", "name", "buffer", "bound", "owed", "paused", "reading", "size", "big", "small", "_owner", "_reader"
+    )  # fmt: skip
 
     def __init__(
         self, fd: int, name: str, buffer: LineBuffer, owner: Owner, reader: Reader, bound: Optional[int] = None
@@ -67,6 +69,8 @@ class Channel:
         self.owed = 0  # bytes that must be read before the owner's exit may be published
         self.paused = False
         self.reading = False  # what was read is on its way to the buffer
+        self.size = PIPE_BYTES
+        self.big = self.small = 0  # see growth.Stream
         self.bound = bound  # of a terminal: how much it may hold, for it cannot tell how much that is
         self._owner = owner
         self._reader = reader
@@ -81,7 +85,11 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            chunk = os.read(self.fd, CHUNK_BYTES)
+            chunk: Union[bytes, memoryview]
+            if self.size == PIPE_BYTES:
+                chunk = os.read(self.fd, PIPE_BYTES)
+            else:
+                chunk = self._reader.growth.read(self.fd)
         except BlockingIOError:
             self.owed = 0  # there is nothing left
             return
@@ -89,11 +97,18 @@ class Channel:
             if self.bound is None or error.errno != errno.EIO:
                 raise
             chunk = b""  # nobody has the other end of the terminal any more
-        if chunk:
-            self.owed -= len(chunk)
+        if not chunk:
+            self.close()
+            return
+        size = len(chunk)
+        self.owed -= size
+        if isinstance(chunk, bytes):
             self._owner.feed(self, chunk)
         else:
-            self.close()
+            for begin in range(0, size, PIPE_BYTES):
+                self._owner.feed(self, bytes(chunk[begin : begin + PIPE_BYTES]))
+        if (self.size > PIPE_BYTES or size * 2 > PIPE_BYTES) and self.fd >= 0:
+            self._reader.growth.note(self, size)
 
     def unread(self) -> int:
         """Return how many bytes lie in the pipe; of a terminal, how many may."""
@@ -130,6 +145,7 @@ class Channel:
         """Close the fd and tell the owner."""
         if self.fd >= 0:
             self._reader.unwatch(self.fd)
+            self._reader.growth.forget(self)
             self.owed = 0
             self._owner.ended(self)
 
@@ -159,6 +175,7 @@ class Reader:
         self._calls: deque[tuple[Optional[Owner], Callable[..., None], tuple[Any, ...]]] = deque()
         # Touched by the thread alone:
         self._sources: dict[int, Source] = {}
+        self.growth = Growth()
         self.owners: set[Owner] = set()  # who is to be told if the thread dies
 
     def enter(self, user: bytes) -> None:
@@ -277,7 +294,7 @@ class Reader:
                 ready = self._poller.poll(LINGER_SECS * POLL_UNIT if idle else None)
                 for fd, _ in ready:
                     if fd == wake:
-                        os.read(wake, CHUNK_BYTES)
+                        os.read(wake, PIPE_BYTES)
                         continue
                     source = self._sources.get(fd)
                     if source is not None:  # else it was taken away in this very round

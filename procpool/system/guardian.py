@@ -32,10 +32,9 @@ if __name__ == "__main__":
     sys.modules["procpool"] = package
 
 from procpool.system import linux, tree
-from procpool.system.tree import Tree
+from procpool.system.tree import GRACE_SECS, Tree
 
 SH = "/bin/sh"
-GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 RESCAN_SECS = 0.4  # so long nobody may be found before the guardian believes that nobody comes any more
 DEADLINE_SECS = 30.0  # for all of it, whatever happens
 UNBEGUN_SECS = 0.5  # a dying owner's socket ends a little before it

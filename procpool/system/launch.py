@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -128,6 +127,8 @@ def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[st
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or not sys.platform.startswith("linux"):
         return argv
+    import shutil  # it imports much, and is seldom needed
+
     command = shutil.which(argv[0], path=os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath))))
     helper = shutil.which("env")
     if command is None or helper is None or "=" in argv[0] or not _is_known(command):
@@ -146,6 +147,8 @@ def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, 
     path = _find(argv[0], cwd, env)
     if argv[0].startswith("-") or "=" in argv[0]:
         argv = [path, *argv[1:]]
+    import shutil
+
     helper = shutil.which("env")
     if helper is None or "=" in argv[0]:
         return list(argv)

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 from procpool.system import Entry, System
 
 MARK = b"PROCPOOL_ID"
+GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 FREEZE_SECS = 1.5  # how long members are stopped, killed and looked for after the grace; P8 allows 2 s
 HANGUP_SECS = 0.1  # after so long HUP is sent again, then after twice as long: a shell that ends a job may just note it
 AGAIN_SECS = 0.02  # how often SIGKILL is sent again to those who do not end of it
