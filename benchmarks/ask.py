@@ -1,46 +1,40 @@
-"""Ask a Python REPL something, again and again; the median round trip in microseconds."""
+"""Ask: a question to a Python REPL and its answer, again and again."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
 from typing import Callable
 
+from benchmarks.common import Figures, Goal, Row, Variant, main, nothing_left, percentiles
+
+QUICK, FULL = 200, 1000  # questions
 COMMAND = [sys.executable, "-i", "-q"]
 
 
-def _others() -> tuple[str, ...]:
-    try:
-        import pexpect  # noqa: F401
-    except ImportError:
-        return ("raw",)
-    return ("raw", "pexpect")
-
-
-OTHERS = _others()
-
-
-def _times(rounds: int, ask: Callable[[str], str]) -> list[float]:
+def _times(rounds: int, ask: Callable[[str], str]) -> Figures:
     times = []
     for number in range(rounds):
         begin = time.perf_counter()
         answer = ask(str(number))
         times.append(time.perf_counter() - begin)
         assert answer.split() == [str(number)], answer
-    return times
+    return percentiles(times)
 
 
-def procpool(rounds: int) -> list[float]:
+def procpool(rounds: int) -> Figures:
     import procpool
 
-    with procpool.spawn(COMMAND, merge_stderr=True) as repl:
-        return _times(rounds, lambda line: repl.ask(line).text)
+    with procpool.ProcessManager() as manager:
+        repl = manager.spawn("a", COMMAND, merge_stderr=True)
+        found = _times(rounds, lambda line: repl.ask(line).text)
+    nothing_left()
+    return found
 
 
-def raw(rounds: int) -> list[float]:
+def raw(rounds: int) -> Figures:
     """The floor in Python: write, and read up to the prompt, in one thread, with a prompt that is known."""
     process = subprocess.Popen(
         COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
@@ -65,7 +59,7 @@ def raw(rounds: int) -> list[float]:
     return times
 
 
-def pexpect(rounds: int) -> list[float]:
+def pexpect(rounds: int) -> Figures:
     """Its REPL wrapper, on a terminal, as it has to be."""
     from pexpect import replwrap
 
@@ -75,6 +69,12 @@ def pexpect(rounds: int) -> list[float]:
     return times
 
 
+VARIANTS = {
+    "procpool": Variant(procpool),
+    "raw": Variant(raw),
+    "pexpect": Variant(pexpect, "pexpect", 0.05, peer=True),
+}
+ROWS = (Row("ask", "p50", "us", (Goal("raw", 3, 6), Goal("pexpect", 0.1, 0.5))),)
+
 if __name__ == "__main__":
-    variant, rounds = sys.argv[1], int(sys.argv[2])
-    print(statistics.median({"procpool": procpool, "raw": raw, "pexpect": pexpect}[variant](rounds)) * 1e6)
+    main(VARIANTS)

@@ -1,17 +1,17 @@
-"""W2: one line to `cat` and back, again and again; the median round trip in microseconds."""
+"""W2: one line to `cat` and back, again and again."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
-import sys
 import time
 
-OTHERS = ("raw",)
+from benchmarks.common import Figures, Goal, Row, Variant, c_times, main, nothing_left, percentiles, seed
+
+QUICK, FULL = 500, 3000  # round trips
 
 
-def procpool(rounds: int) -> list[float]:
+def procpool(rounds: int) -> Figures:
     from procpool import ProcessManager
 
     times = []
@@ -23,10 +23,11 @@ def procpool(rounds: int) -> list[float]:
             output = process.read(timeout=5)
             times.append(time.perf_counter() - begin)
             assert output.stdout == [str(number)]
-    return times
+    nothing_left()
+    return percentiles(times)
 
 
-def raw(rounds: int) -> list[float]:
+def raw(rounds: int) -> Figures:
     """The floor in Python: write and read in one thread."""
     times = []
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
@@ -40,9 +41,62 @@ def raw(rounds: int) -> list[float]:
     process.stdin.close()
     process.wait()
     process.stdout.close()
-    return times
+    return percentiles(times)
 
+
+def the_seed(rounds: int) -> Figures:
+    """In its busy loop."""
+    found = seed("w2", "spin", rounds)
+    return {"p50": found["p50_us"], "p99": found["p99_us"]}
+
+
+def pexpect(rounds: int) -> Figures:
+    """With its default of a pause before each line that is sent."""
+    import pexpect
+
+    times = []
+    child = pexpect.spawn("cat", echo=False)
+    for number in range(rounds):
+        begin = time.perf_counter()
+        child.sendline(str(number))
+        child.expect_exact(f"{number}\r\n")
+        times.append(time.perf_counter() - begin)
+    child.close(force=True)
+    return percentiles(times)
+
+
+def asyncio(rounds: int) -> Figures:
+    import asyncio
+
+    times = []
+
+    async def talk() -> None:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
+        for number in range(rounds):
+            begin = time.perf_counter()
+            process.stdin.write(b"%d\n" % number)
+            assert await process.stdout.readline() == b"%d\n" % number
+            times.append(time.perf_counter() - begin)
+        process.stdin.close()
+        await process.wait()
+
+    asyncio.run(talk())
+    return percentiles(times)
+
+
+VARIANTS = {
+    "procpool": Variant(procpool),
+    "raw": Variant(raw),
+    "C": Variant(lambda rounds: percentiles(c_times("ping", rounds))),
+    "seed": Variant(the_seed),
+    "pexpect": Variant(pexpect, "pexpect", 0.05, peer=True),
+    "asyncio": Variant(asyncio, peer=True),
+}
+ROWS = (
+    Row("W2 echo", "p50", "us", (Goal("C", 3, 6), Goal("pexpect", 0.01, 0.1))),
+    Row("W2 echo: p99", "p99", "us", (Goal(None, 1000, 10_000),)),
+)
 
 if __name__ == "__main__":
-    variant, rounds = sys.argv[1], int(sys.argv[2])
-    print(statistics.median({"procpool": procpool, "raw": raw}[variant](rounds)) * 1e6)
+    main(VARIANTS)

@@ -1,4 +1,4 @@
-"""W7: end a tree of 100 among 2000 other processes, until all are dead; the median in milliseconds."""
+"""W7: find and end a tree of 100 among 2000 other processes, until all are dead."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
-OTHERS = ("busy", "killpg")
+from benchmarks.common import Figures, Goal, Row, Spin, Variant, main, nothing_left
+
+QUICK, FULL = 2, 5  # trees
 STRANGERS = 1900
 MEMBERS = 99  # and the root
 TREE = f"""
@@ -38,45 +39,64 @@ os.read(0, 1)
 """
 
 
-def procpool(rounds: int) -> list[float]:
-    from procpool import ProcessManager
+def among_strangers(work: object) -> object:
+    """Have a variant run beside the other processes."""
 
-    times = []
+    def run(rounds: int) -> Figures:
+        argv = [sys.executable, "-S", "-E", "-c", STRANGER]
+        strangers = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        strangers.stdout.readline()
+        try:
+            return work(rounds)
+        finally:
+            strangers.stdin.close()
+            strangers.wait()
+            strangers.stdout.close()
+
+    return run
+
+
+def procpool(rounds: int) -> Figures:
+    from procpool import ProcessManager
+    from procpool.system import tree
+
+    finds, ends = [], []
     with ProcessManager() as manager:
         for _ in range(rounds):
             process = manager.spawn("a", ARGV)
             for _ in range(MEMBERS):
                 process.expect("up")
             begin = time.perf_counter()
+            living = tree.alive([process._child.tree.copy()], manager._pool.system)
+            finds.append(time.perf_counter() - begin)
+            assert [len(members) for members in living.values()] == [1 + MEMBERS]
+            begin = time.perf_counter()
             ended = process.kill()
-            times.append(time.perf_counter() - begin)
+            ends.append(time.perf_counter() - begin)
             assert len(ended.pids) == 1 + MEMBERS, len(ended.pids)
             assert not ended.survivors
-    return times
+    nothing_left()
+    return {"find": statistics.median(finds) * 1e3, "end": statistics.median(ends) * 1e3}
 
 
-def busy(rounds: int) -> list[float]:
+def busy(rounds: int) -> Figures:
     """The same beside a thread that computes all the time."""
-    over = threading.Event()
-
-    def spin() -> None:
-        while not over.is_set():
-            sum(range(1000))
-
-    threading.Thread(target=spin).start()
-    try:
+    with Spin():
         return procpool(rounds)
-    finally:
-        over.set()
 
 
-def killpg(rounds: int) -> list[float]:
+def _popen() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(ARGV, stdout=subprocess.PIPE, start_new_session=True)
+    for _ in range(MEMBERS):
+        process.stdout.readline()
+    return process
+
+
+def killpg(rounds: int) -> Figures:
     """What ends this tree, though no other that leaves its group; with a wait for the end of all."""
     times = []
     for _ in range(rounds):
-        process = subprocess.Popen(ARGV, stdout=subprocess.PIPE, start_new_session=True)
-        for _ in range(MEMBERS):
-            process.stdout.readline()
+        process = _popen()
         with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
             pids = [process.pid, *map(int, file.read().split())]
         assert len(pids) == 1 + MEMBERS
@@ -96,16 +116,38 @@ def killpg(rounds: int) -> list[float]:
         for fd in fds:
             os.close(fd)
         process.stdout.close()
-    return times
+    return {"end": statistics.median(times) * 1e3}
 
+
+def psutil(rounds: int) -> Figures:
+    """The recipe of its documentation: list the children, terminate them all, wait."""
+    import psutil
+
+    finds, ends = [], []
+    for _ in range(rounds):
+        process = _popen()
+        begin = time.perf_counter()
+        children = psutil.Process(process.pid).children(recursive=True)
+        finds.append(time.perf_counter() - begin)
+        assert len(children) == MEMBERS
+        for member in (process, *children):
+            member.terminate()
+        process.wait()
+        psutil.wait_procs(children, timeout=10)
+        ends.append(time.perf_counter() - begin)
+        process.stdout.close()
+    return {"find": statistics.median(finds) * 1e3, "end": statistics.median(ends) * 1e3}
+
+
+VARIANTS = {
+    name: Variant(among_strangers(work), peer=name == "psutil")
+    for name, work in {"procpool": procpool, "procpool, busy": busy, "killpg": killpg, "psutil": psutil}.items()
+}
+ROWS = (
+    Row("W7 find a tree of 100", "find", "ms", (Goal("psutil", 1 / 15, 1 / 8),)),
+    Row("W7 end it", "end", "ms", (Goal("killpg", 10, 20),)),
+    Row("W7 end it beside a busy thread", "end", "ms", (Goal("procpool", 20, 40),), variant="procpool, busy"),
+)
 
 if __name__ == "__main__":
-    variant, rounds = sys.argv[1], int(sys.argv[2])
-    argv = [sys.executable, "-S", "-E", "-c", STRANGER]
-    strangers = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    strangers.stdout.readline()
-    try:
-        print(statistics.median({"procpool": procpool, "busy": busy, "killpg": killpg}[variant](rounds)) * 1e3)
-    finally:
-        strangers.stdin.close()
-        strangers.wait()
+    main(VARIANTS)

@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
@@ -128,7 +127,7 @@ class Child:
         self.spoke = dict.fromkeys(self.buffers, self.started)  # when the last bytes of each stream came
         self.active = self.started  # when a byte last went either way
         self.wrote_at = dict.fromkeys(self.buffers, 0)  # how many bytes of each stream had come at the last write
-        self.askers: deque[object] = deque()  # whose turn it is to ask, the first one's
+        self.askers: list[object] = []  # whose turn it is to ask, the first one's
         self.evidence: Optional[Evidence] = None  # the first one's, while it asks
         self.stood: Optional[tuple[int, int]] = None  # sizes when it was last seen to wait
         self.prompts: dict[str, str] = {}  # what stood at the end of each stream when it was first asked something
@@ -428,7 +427,7 @@ class Child:
         """Return a snapshot. The caller holds the lock."""
         now = time.monotonic()
         lost = {
-            name: self.lost[name] + max(buffer.settle() - self.read_to[name].line, 0)
+            name: self.lost[name] + max(buffer.settle() - self.read_to[name].line, 0) if buffer.bytes else 0
             for name, buffer in self.buffers.items()
         }
         return ProcessInfo(
@@ -449,13 +448,10 @@ class Child:
             idle_secs=now - self.active,
             pty=self.terminal is not None,
             error=self.error,
-            lines=self._pair({name: buffer.lines for name, buffer in self.buffers.items()}),
-            bytes=self._pair({name: buffer.bytes for name, buffer in self.buffers.items()}),
-            dropped=self._pair(lost),
+            lines=_pair(*[buffer.lines for buffer in self.buffers.values()]),
+            bytes=_pair(*[buffer.bytes for buffer in self.buffers.values()]),
+            dropped=_pair(*lost.values()),
         )
-
-    def _pair(self, values: dict[str, int]) -> Streams[int]:
-        return Streams(values["stdout"], values.get("stderr", 0))
 
     # Without the lock
 
@@ -655,6 +651,13 @@ class Child:
             self.exit = found
             self.forgotten = forget
         return found
+
+
+NONE_OF_BOTH = Streams(0, 0)
+
+
+def _pair(stdout: int, stderr: int = 0) -> Streams[int]:
+    return Streams(stdout, stderr) if stdout or stderr else NONE_OF_BOTH
 
 
 def _keyboard() -> Keyboard:

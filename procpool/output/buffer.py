@@ -6,7 +6,7 @@ import codecs
 import functools
 from collections import deque
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from procpool.snapshot import Part
 
@@ -98,6 +98,9 @@ class Span(NamedTuple):
         return Part(stream, "".join(texts), self.skip, tail, tuple(breaks), self.final, self.dropped, self.runs)
 
 
+_NOTHING: Any = deque(maxlen=0)  # it cannot hold anything, and so be shared
+
+
 class LineBuffer:
     """The newest lines of one stream.
 
@@ -127,19 +130,25 @@ class LineBuffer:
         self.ended = False
         self.lines = 0  # all finished lines so far
         self.bytes = 0
-        self._ring: deque[bytes] = deque(maxlen=max_lines)
+        # A deque takes 760 bytes, and many streams say nothing: all are made with the first bytes.
+        self._ring: deque[bytes] = _NOTHING
         self._ring_bytes = 0  # of the ring, newlines included
-        self._ring_cuts: deque[int] = deque()  # numbers of lines in the ring that end without a newline
-        self._backlog: deque[bytes] = deque()  # behind the ring: chunks, the first of which may begin in a line
-        self._counts: deque[int] = deque()  # the lines that end in each chunk
+        self._ring_cuts: deque[int] = _NOTHING  # numbers of lines in the ring that end without a newline
+        self._backlog: deque[bytes] = _NOTHING  # behind the ring: chunks, the first of which may begin in a line
+        self._counts: deque[int] = _NOTHING  # the lines that end in each chunk
         self._waiting = 0  # sum of _counts
         self._raw = 0  # bytes in the backlog
         self._torn = False  # the backlog begins within a line, whose begin was dropped
-        self._cuts: deque[int] = deque()  # offsets (of all bytes) in the backlog where a piece ends
+        self._cuts: deque[int] = _NOTHING  # offsets (of all bytes) in the backlog where a piece ends
         self._open = 0  # bytes of the unfinished line
-        self._marks: deque[tuple[int, int, float]] = deque()  # (lines so far, order, time) of each chunk
+        self._marks: deque[tuple[int, int, float]] = _NOTHING  # (lines so far, order, time) of each chunk
         self._pins: list[list[int]] = []
         self._final = False  # the stream ended in a line without a newline, which then counts as one
+
+    def _begin(self) -> None:
+        self._ring = deque(maxlen=self.max_lines)
+        self._ring_cuts, self._backlog, self._counts, self._cuts = deque(), deque(), deque(), deque()
+        self._marks = deque()
 
     def bound(self, max_bytes: int) -> None:
         """Change how many bytes are kept; what is too much goes now."""
@@ -149,6 +158,8 @@ class LineBuffer:
 
     def append(self, chunk: bytes, order: int = 0, time: float = 0.0) -> None:
         """Take the next bytes of the stream; `order` and `time` are remembered for the lines that end in them."""
+        if self._backlog is _NOTHING:
+            self._begin()
         size = len(chunk)
         self.bytes += size
         found = chunk.count(b"\n")

@@ -1,0 +1,123 @@
+"""Pipes of noisy streams are made larger, within a budget, and small again when they are calm."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+import pytest
+
+from conftest import child, until
+from procpool.output import growth
+from procpool.output.growth import GROWN_BYTES, PIPE_BYTES, Growth
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("pipes: their size can be changed on Linux alone", allow_module_level=True)
+
+
+class Stream:
+    """A pipe of ours."""
+
+    def __init__(self) -> None:
+        self.fd, self.other = os.pipe()
+        self.size = PIPE_BYTES
+        self.big = self.small = 0
+
+    @property
+    def holds(self) -> int:
+        """What the kernel says."""
+        return fcntl.fcntl(self.fd, 1032)  # F_GETPIPE_SZ
+
+
+@pytest.fixture
+def pipe():
+    made = []
+
+    def pipe() -> Stream:
+        made.append(Stream())
+        return made[-1]
+
+    yield pipe
+    for stream in made:
+        os.close(stream.fd)
+        os.close(stream.other)
+
+
+def shout(grown: Growth, stream: Stream) -> None:
+    for _ in range(growth.PROOF_READS):
+        grown.note(stream, PIPE_BYTES)
+
+
+def calm(grown: Growth, stream: Stream, times: int = growth.CALM_READS) -> None:
+    for _ in range(times):
+        grown.note(stream, 10)
+
+
+def test_a_noisy_stream_gets_a_larger_pipe(pipe):
+    """After enough large reads, not after the first; and a small one when it is calm."""
+    grown, stream = Growth(), pipe()
+    grown.note(stream, PIPE_BYTES)
+    assert stream.holds == stream.size == PIPE_BYTES
+    shout(grown, stream)
+    assert stream.holds == stream.size == GROWN_BYTES
+    assert grown.spare_bytes == growth.BUDGET_BYTES - GROWN_BYTES + PIPE_BYTES
+    calm(grown, stream)
+    assert stream.holds == stream.size == PIPE_BYTES
+    assert grown.spare_bytes == growth.BUDGET_BYTES
+
+
+def test_the_budget_holds(pipe):
+    """Who comes too late gets none, until one of the others is calm, or has ended."""
+    grown = Growth()
+    room = growth.BUDGET_BYTES // (GROWN_BYTES - PIPE_BYTES)
+    streams = [pipe() for _ in range(room + 2)]
+    for stream in streams:
+        shout(grown, stream)
+    assert [stream.holds for stream in streams] == [GROWN_BYTES] * room + [PIPE_BYTES] * 2
+    calm(grown, streams[0], 1)
+    shout(grown, streams[1])
+    shout(grown, streams[-1])
+    assert streams[0].holds == streams[-2].holds == PIPE_BYTES
+    assert streams[-1].holds == GROWN_BYTES
+    grown.forget(streams[1])
+    shout(grown, streams[-2])
+    assert streams[-2].holds == GROWN_BYTES
+
+
+def test_what_lies_in_a_pipe_is_not_lost_when_it_shrinks(pipe):
+    """The kernel refuses; it is tried again later."""
+    grown, stream = Growth(), pipe()
+    shout(grown, stream)
+    data = b"x" * (PIPE_BYTES * 2)
+    os.write(stream.other, data)
+    calm(grown, stream)
+    assert stream.holds == stream.size == GROWN_BYTES
+    assert os.read(stream.fd, stream.size) == data
+    calm(grown, stream)
+    assert stream.holds == PIPE_BYTES
+
+
+def test_a_stream_that_cannot_be_changed_stays_as_it_is(pipe):
+    """A closed pipe, a terminal, a user who has had enough."""
+    grown, stream = Growth(), pipe()
+    real, stream.fd = stream.fd, os.open("/dev/null", os.O_RDONLY)
+    shout(grown, stream)
+    assert stream.size == PIPE_BYTES
+    assert grown.spare_bytes == growth.BUDGET_BYTES
+    os.close(stream.fd)
+    stream.fd = real
+
+
+def test_nothing_is_lost_while_pipes_change(manager):
+    """Several noisy processes at once, more than the budget has room for; all is given back."""
+    room = 2 * (GROWN_BYTES - PIPE_BYTES)
+    grown = manager._pool.reader.growth
+    grown.spare_bytes = room
+    steps = ("zeros:8000000", "out:\\n", "lines:1000", "out:the end\\n")
+    processes = [manager.spawn("a", child(*steps)) for _ in range(4)]
+    for process in processes:
+        process.wait(20)
+        assert process.info().bytes.stdout == 8_000_000 + 1 + sum(len(f"line {n}\n") for n in range(1000)) + 8
+        assert process.tail(1).stdout == ["the end"]
+    until(lambda: grown.spare_bytes == room, "all of the budget")
