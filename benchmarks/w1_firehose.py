@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 from benchmarks.common import Figures, Firehose, Goal, Row, Spin, Variant, built, main, nothing_left, seed
 
-QUICK, FULL = 60, 400  # MB
+QUICK, FULL = 40, 200  # MB
 KEPT = 1000
 
 
@@ -222,7 +222,7 @@ VARIANTS = {
     "sarge": Variant(sarge, "sarge", 0.02, peer=True),
     "sh": Variant(sh, "sh", 0.05, peer=True),
     "subprocess-tee": Variant(subprocess_tee, "subprocess_tee", 0.05, peer=True),
-    "command_runner": Variant(command_runner, "command_runner", 0.05, peer=True),
+    "command_runner": Variant(command_runner, "command_runner", 0.005, peer=True),
     "plumbum": Variant(plumbum, "plumbum", 0.05, peer=True),
     "trio": Variant(trio, "trio", 0.5, peer=True),
     "asyncio": Variant(asyncio, share=0.2, peer=True),

@@ -6,7 +6,7 @@ import threading
 
 from benchmarks.common import Figures, Goal, Row, Spin, Variant, built, cpu_secs, main, nothing_left, seed
 
-QUICK, FULL = 2, 5  # seconds
+QUICK, FULL = 2, 3  # seconds
 PROCESSES = 50
 LINES = 10_000  # a second
 
