@@ -11,7 +11,6 @@ from procpool.child import CLOSED, Child, Positions, Standing, Waiter
 from procpool.duty import Duties, Duty
 from procpool.errors import ManagerClosedError
 from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
-from procpool.plain import plain
 from procpool.snapshot import Output, Part
 from procpool.system import System
 
@@ -36,6 +35,12 @@ def standing(prompt: Optional[Pattern], quiet: Optional[float]) -> Standing:
     if isinstance(prompt, (list, tuple)):
         raise TypeError("prompt must be one pattern, not a list")
     return Standing(compile_patterns(prompt)[0], quiet)
+
+
+def _plain(text: str) -> str:
+    from procpool.plain import plain  # most processes are never asked for it
+
+    return plain(text)
 
 
 def _ends_with(text: str, prompt: re.Pattern[str]) -> bool:
@@ -185,7 +190,7 @@ class Turn:
             fresh = {} if prompt is None else child.fresh()
             spoke = max(child.spoke.values())
         at = None
-        if prompt is not None and any(_ends_with(plain(text), prompt) for text in fresh.values()):
+        if prompt is not None and any(_ends_with(_plain(text), prompt) for text in fresh.values()):
             at = spoke + QUIET_SECS
         if quiet is not None:
             at = earliest(at, max(spoke, self._begin) + quiet)
@@ -256,7 +261,7 @@ class Exchange:
             elif unfinished and (
                 # The first one may come with codes that later ones do without, such as a title; or lines were sent
                 # before it came, and it stood there several times.
-                plain(unfinished) == plain(prompt) or prompt == unfinished * (len(prompt) // len(unfinished))
+                _plain(unfinished) == _plain(prompt) or prompt == unfinished * (len(prompt) // len(unfinished))
             ):
                 size = len(unfinished)
                 self._child.prompts[part.stream] = unfinished

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,6 +33,9 @@ int main(int argc, char **argv)
         done += written;
     }
     double seconds = now() - begin;
+    struct stat what;
+    if (stat(argv[3], &what) == 0 && !S_ISREG(what.st_mode))
+        return 0; // such as /dev/null, which a rename would replace
     char part[4096];
     snprintf(part, sizeof part, "%s.part", argv[3]);
     FILE *file = fopen(part, "w");

@@ -287,7 +287,8 @@ class LineBuffer:
             cut_numbers.append(self.lines - 1)
         else:
             unfinished = records.pop()
-        if self._torn:
+        torn = self._torn
+        if torn:
             del records[0]
             self._torn = False
             self._drop_ring()
@@ -297,13 +298,16 @@ class LineBuffer:
             self._backlog.append(unfinished)
             self._counts.append(0)
         self._raw = len(unfinished)
+        whole = len(records) == waiting and not cut_numbers and not torn  # then the sizes need no sum
         self._waiting = len(records)
         surplus = len(self._ring) + len(records) - self.max_lines
         if self._pins:
             self._ring = deque(self._ring)  # unbounded while a searcher is behind; the stream pauses meanwhile
         elif surplus >= len(self._ring):
             self._drop_ring()
-            del records[: max(len(records) - self.max_lines, 0)]
+            if len(records) > self.max_lines:
+                del records[: len(records) - self.max_lines]
+                whole = False
         else:
             for _ in range(surplus):
                 self._pop()
@@ -313,7 +317,7 @@ class LineBuffer:
         self._ring_cuts.extend(number for number in cut_numbers if number >= first)
         while self._ring_cuts and self._ring_cuts[0] < first:
             self._ring_cuts.popleft()
-        self._ring_bytes += sum(map(len, records)) + len(records)
+        self._ring_bytes += len(data) - len(unfinished) if whole else sum(map(len, records)) + len(records)
 
     def _trim(self) -> None:
         """Drop from the ring what is too many or too much, but nothing that is pinned."""
@@ -389,6 +393,6 @@ class LineBuffer:
     @property
     def crowded(self) -> bool:
         """Whether a searcher is so far behind that the stream has to pause for it."""
-        return any(
+        return bool(self._pins) and any(
             self.lines - line > self.max_lines or self.bytes - looked > self.max_bytes for line, looked in self._pins
         )

@@ -37,13 +37,10 @@ def compile_patterns(pattern: Pattern | list[Pattern] | tuple[Pattern, ...]) -> 
     return compiled
 
 
-_TOKEN = re.compile(r"\\.|\[\^?\]?|[\]\n]|.", re.DOTALL)
-
-
 def _holds_newline(pattern: re.Pattern[str]) -> bool:
     """Say whether a pattern asks for a newline outside of a character class (`[^\\n]` is fine)."""
     inside = False
-    for token in _TOKEN.findall(pattern.pattern):
+    for token in re.findall(r"\\.|\[\^?\]?|[\]\n]|.", pattern.pattern, re.DOTALL):
         if inside:
             inside = token != "]"
         elif token.startswith("["):
