@@ -88,8 +88,11 @@ def verdict(ratio: Optional[float], goal: Goal, *, more: bool) -> str:
     """Say which of the two a ratio reaches."""
     if ratio is None:
         return "not measured"
-    reached = [name for name, bound in (("goal", goal.goal), ("floor", goal.floor)) if more == (ratio > bound)]
-    return reached[0] if reached else "NO"
+    if more == (ratio > goal.goal):
+        return "goal"
+    if goal.floor is None:
+        return "not the goal"
+    return "floor" if more == (ratio > goal.floor) else "NO"
 
 
 def number(value: Optional[float]) -> str:
@@ -110,7 +113,7 @@ def cells(line: dict[str, Any]) -> tuple[str, ...]:
         f"{number(peer[0])} {peer[1]}" if peer else "",
         f"{line['ratio']:.3g}{to and ' of'}{to}" if line["ratio"] is not None else "",
         f"{sign} {line['goal']:.3g}{to}",
-        f"{sign} {line['floor']:.3g}",
+        f"{sign} {line['floor']:.3g}" if line["floor"] is not None else "",
         line["holds"],
     )
 

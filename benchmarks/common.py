@@ -27,11 +27,14 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Goal:
-    """How a figure of procpool has to compare with that of another variant (None: with nothing)."""
+    """How a figure of procpool has to compare with that of another variant (None: with nothing).
+
+    Below the floor, where there is one, is a defect.
+    """
 
     other: Optional[str]
     goal: float
-    floor: float
+    floor: Optional[float] = None
 
 
 @dataclass(frozen=True)

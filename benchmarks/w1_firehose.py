@@ -232,21 +232,21 @@ ROWS = (
         "W1 firehose", "rate", "MB/s", (Goal("C", 0.95, 0.5), Goal("seed", 2.5, 2), Goal("hand", 5, 3)),
         more=True, variant="procpool, default pipe",
     ),
-    Row("W1 firehose: CPU", "cpu", "s/GB", (Goal("os.read", 2, 4),), variant="procpool, default pipe"),
+    Row("W1 firehose: CPU", "cpu", "s/GB", (Goal("os.read", 2),), variant="procpool, default pipe"),
     Row(
         "W1 noisy stream", "rate", "MB/s",
-        (Goal("os.read, grown pipe", 0.9, 0.5), Goal("seed", 5, 3), Goal("hand", 10, 3)), more=True,
+        (Goal("os.read, grown pipe", 0.9), Goal("seed", 5, 3), Goal("hand", 10)), more=True,
     ),
     Row(
         "W1 a line at a time", "rate", "MB/s",
-        (Goal("C, a line at a time", 0.9, 0.5), Goal("seed, a line at a time", 1.1, 0.8)),
+        (Goal("C, a line at a time", 0.9), Goal("seed, a line at a time", 1.1, 0.8)),
         more=True, variant="procpool, a line at a time",
     ),
     Row(
-        "W1 beside a busy caller", "rate", "MB/s", (Goal("seed", 0.9, 0.1), Goal("hand, busy", 8, 8)),
+        "W1 beside a busy caller", "rate", "MB/s", (Goal("seed", 0.9), Goal("hand, busy", 8, 8)),
         more=True, variant="procpool, busy",
     ),
-    Row("W1 beside a busy caller: it keeps", "keeps", "", (Goal(None, 0.9, 0.5),), more=True, variant="procpool, busy"),
+    Row("W1 beside a busy caller: it keeps", "keeps", "", (Goal(None, 0.9),), more=True, variant="procpool, busy"),
 )  # fmt: skip
 
 if __name__ == "__main__":

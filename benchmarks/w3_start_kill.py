@@ -113,8 +113,8 @@ VARIANTS = {
     "asyncio": Variant(asyncio, peer=True),
 }
 ROWS = (
-    Row("W3 start + kill", "p50", "us", (Goal("popen", 1.8, 3), Goal("seed", 1.5, 3))),
-    Row("W3 start + kill: owner of 1 GiB", "p50", "us", (Goal("procpool", 1.2, 2),), variant="procpool, 1 GiB"),
+    Row("W3 start + kill", "p50", "us", (Goal("popen", 1.8, 3), Goal("seed", 1.5))),
+    Row("W3 start + kill: owner of 1 GiB", "p50", "us", (Goal("procpool", 1.2),), variant="procpool, 1 GiB"),
 )
 
 if __name__ == "__main__":

@@ -93,10 +93,10 @@ def the_seed(count: int) -> Figures:
 VARIANTS = {"procpool": Variant(procpool), "popen": Variant(popen), "seed": Variant(the_seed)}
 ROWS = (
     Row("W4 quiet processes: memory", "rss", "KiB each", (Goal(None, 6, 10),)),
-    Row("W4 threads", "threads", "", (Goal(None, 3, 4),)),
-    Row("W4 close", "close", "ms", (Goal("seed", 0.5, 1),)),
-    Row("W4 list", "list", "us", (Goal("seed", 3, 6),)),
-    Row("W4 count", "count", "us", (Goal(None, 1, 2),)),
+    Row("W4 threads", "threads", "", (Goal(None, 3),)),
+    Row("W4 close", "close", "ms", (Goal("seed", 0.5),)),
+    Row("W4 list", "list", "us", (Goal("seed", 3),)),
+    Row("W4 count", "count", "us", (Goal(None, 1),)),
     Row("W4 starts", "starts", "/s", (Goal("seed", 0.7, 0.5),), more=True),
 )
 

@@ -145,8 +145,8 @@ VARIANTS = {
 }
 ROWS = (
     Row("W7 find a tree of 100", "find", "ms", (Goal("psutil", 1 / 15, 1 / 8),)),
-    Row("W7 end it", "end", "ms", (Goal("killpg", 10, 20),)),
-    Row("W7 end it beside a busy thread", "end", "ms", (Goal("procpool", 20, 40),), variant="procpool, busy"),
+    Row("W7 end it", "end", "ms", (Goal("killpg", 10),)),
+    Row("W7 end it beside a busy thread", "end", "ms", (Goal("procpool", 20),), variant="procpool, busy"),
 )
 
 if __name__ == "__main__":

@@ -53,11 +53,6 @@ def test_a_tree_is_found_eight_times_as_fast_as_by_psutil():
     assert ratio("w7_tree", "procpool", "psutil", "find", 2, rounds=3) < 1 / 8
 
 
-def test_an_import_is_lazy():
-    """At most twice what it needs of the standard library."""
-    assert ratio("w8_import", "procpool", "stdlib", "p50", 5) < 2
-
-
 @pytest.mark.parametrize(
     ("workload", "variant", "size"),
     [("w9_expect", "procpool", 10), ("w4_many", "procpool", 30)],

@@ -132,9 +132,9 @@ def call_tool(
     max_wait: float = MOST_WAIT_SECS,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Json:
-    """Run a tool for an agent, and return what to give the model: small, JSON-serialisable. Whatever a model asks for,
-    it does not raise.
+    """Run a tool for an agent, and return what to give the model. It does not raise, whatever a model asks for.
 
+    The result is small and JSON-serialisable:
     `{"ok": True, ...}`, or `{"ok": False, "error": {"code", "message", "hint"}}` with a code of `not_found`, `limit`,
     `not_authorized`, `invalid_arguments`, `start_failed`, `stdin_closed`, `timeout`, `exited`, `unknown_tool`,
     `closed` or `internal`. What is raised is Ctrl-C and the like, and TypeError or ValueError for options of the host.
