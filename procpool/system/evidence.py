@@ -36,6 +36,12 @@ SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
 UDIAG_SHOW_PEER = 4
 UNIX_DIAG_PEER = 2
+# From linux/time.h and linux/futex.h.
+TIMER_ABSTIME = 1
+FUTEX_COMMANDS = 0x7F
+FUTEX_WAIT = 0
+FUTEX_WAIT_BITSET = 9
+FUTEX_CLOCK_REALTIME = 256
 
 
 class Calls(NamedTuple):
@@ -48,14 +54,21 @@ class Calls(NamedTuple):
     ppoll: tuple[int, ...]
     epoll: tuple[int, ...]  # with milliseconds
     epoll_pwait2: tuple[int, ...]
+    nanosleep: tuple[int, ...]
+    clock_nanosleep: tuple[int, ...]
+    futex: tuple[int, ...]
 
 
 CALLS = {
     "x86_64": Calls(
-        read=(0, 19), select=(23,), pselect=(270,), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,)
+        read=(0, 19), select=(23,), pselect=(270,), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,),
+        nanosleep=(35,), clock_nanosleep=(230,), futex=(202,),
     ),
-    "aarch64": Calls(read=(63, 65), select=(), pselect=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,)),
-}
+    "aarch64": Calls(
+        read=(63, 65), select=(), pselect=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,),
+        nanosleep=(101,), clock_nanosleep=(115,), futex=(98,),
+    ),
+}  # fmt: skip
 
 
 class Thread(NamedTuple):
@@ -128,18 +141,23 @@ class Witness:
                 self._still = None
                 return False
             runs.append((thread, switches))
-            if state == b"S" and (waiting is None or waiting.seconds is not None):
+            if state == b"S":
                 try:
-                    found = self._stdin_wait(thread, call if thread == last else self._call(thread))
+                    its_call = call if thread == last else self._call(thread)
+                    found = self._stdin_wait(thread, its_call)
                 except PermissionError:
                     unclear = True
                     self.blind = self.blind or thread.pid == self._tree.root
                     continue
                 if isinstance(found, Wait):
-                    waiting = found
-                    self._last = thread
+                    if waiting is None or waiting.seconds is not None:
+                        waiting = found
+                        self._last = thread
                 elif found is None:
                     unclear = True
+                elif self._naps(thread, its_call):
+                    self._still = None
+                    return False
         if waiting is None:
             self._still = None
             return None if unclear else False
@@ -221,6 +239,37 @@ class Witness:
             if error.errno in (errno.EIO, errno.EFAULT):  # its memory is gone, or that of its call
                 return False
             raise
+
+    def _naps(self, thread: Thread, call: Optional[list[int]]) -> bool:
+        """Say whether a thread will run again by itself in a moment, though it stands still now.
+
+        Its counts of context switches may stand still as well: for as long as the CPU that is to wake it was taken from
+        the machine.
+        """
+        if not call or len(call) < 9:
+            return False
+        try:
+            left = self._time_left(thread, call)
+        except (OSError, ValueError, struct.error):
+            return False  # it went on while we looked, or must not be looked into
+        return left is not None and left < SHORT_SECS
+
+    def _time_left(self, thread: Thread, call: list[int]) -> Optional[float]:
+        """Return how long a thread sleeps yet, or waits at the most; None: for ever."""
+        number, first, second, third, fourth = call[:5]
+        if number in self._calls.nanosleep:
+            return _timespec(thread.pid, first)
+        if number in self._calls.clock_nanosleep:
+            left = _timespec(thread.pid, third)
+            return left if left is None or not second & TIMER_ABSTIME else left - time.clock_gettime(_int(first))
+        if number in self._calls.futex:
+            left = _timespec(thread.pid, fourth) if second & FUTEX_COMMANDS in (FUTEX_WAIT, FUTEX_WAIT_BITSET) else None
+            if left is None or second & FUTEX_COMMANDS == FUTEX_WAIT:
+                return left
+            clock = time.CLOCK_REALTIME if second & FUTEX_CLOCK_REALTIME else time.CLOCK_MONOTONIC
+            return left - time.clock_gettime(clock)
+        wait = self._wait_for(thread, call)
+        return None if wait is None else wait.seconds
 
     def _wait_for(self, thread: Thread, call: list[int]) -> Optional[Wait]:
         number, first, second, third, fourth, fifth = call[:6]
