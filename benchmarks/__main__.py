@@ -128,12 +128,12 @@ def table(judged: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less work, and 3 rounds instead of 5")
+    parser.add_argument("--quick", action="store_true", help="less work, and 2 rounds instead of 5")
     parser.add_argument("--rounds", type=int, help="how often each variant is run")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="such as w1")
     options = parser.parse_args()
-    rounds = options.rounds or (3 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick else 5)
     result: dict[str, Any] = {
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
