@@ -119,7 +119,7 @@ def serve(manager: ProcessManager, **options: Any) -> NoReturn:
 
     try:
         anyio.run(run)
-    except BaseException:
+    except BaseException:  # whatever it is, it is shown, and all has to end
         traceback.print_exc()
     _leave(manager, 1)
 

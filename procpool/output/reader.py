@@ -101,12 +101,10 @@ class Channel:
             self.close()
             return
         size = len(chunk)
-        self.owed -= size
-        if isinstance(chunk, bytes):
-            self._owner.feed(self, chunk)
-        else:
-            for begin in range(0, size, PIPE_BYTES):
-                self._owner.feed(self, bytes(chunk[begin : begin + PIPE_BYTES]))
+        for begin in range(0, size, PIPE_BYTES):
+            piece = bytes(chunk[begin : begin + PIPE_BYTES])
+            self.owed -= len(piece)  # and not before: what is owed nothing any more has its exit published
+            self._owner.feed(self, piece)
         if (self.size > PIPE_BYTES or size * 2 > PIPE_BYTES) and self.fd >= 0:
             self._reader.growth.note(self, size)
 

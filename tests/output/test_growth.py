@@ -10,7 +10,9 @@ import pytest
 
 from conftest import child, until
 from procpool.output import growth
+from procpool.output.buffer import LineBuffer
 from procpool.output.growth import GROWN_BYTES, PIPE_BYTES, Growth
+from procpool.output.reader import Channel, Reader
 
 if not sys.platform.startswith("linux"):
     pytest.skip("pipes: their size can be changed on Linux alone", allow_module_level=True)
@@ -107,6 +109,24 @@ def test_a_stream_that_cannot_be_changed_stays_as_it_is(pipe):
     assert grown.spare_bytes == growth.BUDGET_BYTES
     os.close(stream.fd)
     stream.fd = real
+
+
+def test_p18_an_exit_waits_for_the_last_piece_of_a_large_read(pipe):
+    """1 one read takes all that was owed; 2 its first piece is fed; 3 the exit must not be published yet."""
+    owed = []
+
+    class Owner:
+        def feed(self, channel, chunk):
+            owed.append(channel.owed)
+
+    stream = pipe()
+    fcntl.fcntl(stream.fd, growth.F_SETPIPE_SZ, GROWN_BYTES)
+    os.write(stream.other, b"x" * (3 * PIPE_BYTES))
+    channel = Channel(stream.fd, "stdout", LineBuffer(), Owner(), Reader())
+    channel.size = GROWN_BYTES
+    channel.owed = 3 * PIPE_BYTES
+    channel.ready()
+    assert owed == [2 * PIPE_BYTES, PIPE_BYTES, 0]
 
 
 def test_nothing_is_lost_while_pipes_change(manager):
