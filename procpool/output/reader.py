@@ -333,7 +333,9 @@ class Reader:
         with self._guard.lock:
             self._guard.holder = me
             self.failure = error
-            self._tear_down()
+            # The pipe stays until `close`: 1 `call_unlocked` leaves its call; 2 we take it, and die of it; 3 it writes.
+            self._poller = None
+            self._thread = None
         for owner in {*self.owners, *(call[0] for call in self._calls)}:
             if owner is not None:
                 owner.fail(error)
