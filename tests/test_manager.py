@@ -240,11 +240,11 @@ def test_p15_a_dropped_manager_ends_its_trees_and_warns():
 def test_p15_nothing_to_end_is_no_reason_to_warn():
     """Neither unused, nor closed, nor all ended."""
     procpool.ProcessManager()
-    manager = procpool.ProcessManager()
+    manager = procpool.ProcessManager(guardian=False)
     manager.start("a", "true")
     manager.close()
     del manager
-    manager = procpool.ProcessManager()
+    manager = procpool.ProcessManager(guardian=False)
     process = manager.start("a", "true")
     manager.wait(process)
     pool = manager._pool
@@ -321,9 +321,9 @@ def test_the_timer_ends_what_is_aged_and_keeps_it_readable(option, by):
 
 def test_traffic_keeps_a_process_from_being_idle():
     """In either direction."""
-    with procpool.ProcessManager(idle_secs=0.4) as manager:
+    with procpool.ProcessManager(idle_secs=0.3) as manager:
         process = manager.spawn(
-            "a", "sh", ["-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; done; exec sleep 60"]
+            "a", "sh", ["-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.06; done; exec sleep 60"]
         )
         process.expect("^8$", 10)
         assert process.wait(5) == -15
@@ -474,7 +474,7 @@ HANDLERS = {
 @pytest.mark.parametrize("case", HANDLERS)
 def test_a_verb_in_a_signal_handler_gets_an_error_instead_of_a_hang(spawn, manager, case, monkeypatch):
     """Where its own thread is inside the lock that the verb needs; elsewhere it works, and nothing is left behind."""
-    monkeypatch.setattr("procpool.guard.PATIENCE_SECS", 0.2)
+    monkeypatch.setattr("procpool.guard.PATIENCE_SECS", 0.05)
     process = spawn("wait")
     verb, guard_of = HANDLERS[case]
     caught = []

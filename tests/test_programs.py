@@ -58,10 +58,10 @@ PROGRAMS = {
     ),
     "sqlite3": Program(
         ["sqlite3"], ("select 6 * 7;", "42\n"),
-        "with recursive c(x) as (select 1 union all select x + 1 from c where x < 1500000) select count(*) from c;",
+        "with recursive c(x) as (select 1 union all select x + 1 from c where x < 700000) select count(*) from c;",
         pipe=["stdbuf", "-oL", "sqlite3"],
     ),
-    "bc": Program(["bc", "-q"], ("6 * 7", "42\n"), "for (i = 0; i < 2000000; i++) { x = i }"),
+    "bc": Program(["bc", "-q"], ("6 * 7", "42\n"), "for (i = 0; i < 800000; i++) { x = i }"),
     "gdb": Program(
         ["gdb", "-q", "-nx"], ('printf "%d\\n", 6 * 7', "42\n"), "shell sleep 0.2", env={"HISTSIZE": "0"},
     ),

@@ -481,11 +481,11 @@ def test_ctrl_c_leaves_the_turn_to_others(linux):
     repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
     repl.ask("import time")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            repl.ask("time.sleep(1)")
+            repl.ask("time.sleep(0.5)")
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)

@@ -123,7 +123,7 @@ ESCAPES = {
 }
 VARIABLES = {
     "LD_PRELOAD": "x.so", "LD_LIBRARY_PATH": "/tmp", "LD_AUDIT": "x.so", "PATH": "/tmp", "PYTHONSTARTUP": "x.py",
-    "PYTHONPATH": "/tmp", "BASH_ENV": "x", "ENV": "x", "NODE_OPTIONS": "--require x", "PERL5OPT": "-Mx", "RUBYOPT": "-rx",
+    "PYTHONPATH": "/tmp/of-the-model", "BASH_ENV": "x", "ENV": "x", "NODE_OPTIONS": "--require x", "PERL5OPT": "-Mx", "RUBYOPT": "-rx",
     "GIT_SSH_COMMAND": "x", "GIT_CONFIG_COUNT": "1", "PAGER": "x", "EDITOR": "x", "JAVA_TOOL_OPTIONS": "-javaagent:x",
     "BASH_FUNC_tool%%": "() { other; }", "npm_config_script_shell": "x", "MAKEFLAGS": "--eval=x", "GCONV_PATH": "/tmp",
 }  # fmt: skip

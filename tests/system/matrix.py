@@ -1,6 +1,7 @@
-"""Start one kind of tree, end it in one way, and count who survives; to be run in a pid namespace of its own.
+"""Start trees of some kinds, end each in one way, and count who survives; to be run in a pid namespace of its own.
 
-python matrix.py WAY CASE ROUNDS FOLDER -> one JSON line: survivors in each round, by an independent witness
+python matrix.py WAY ROUNDS FOLDER CASE... -> one JSON line: for each case the survivors of each round, by an
+independent witness. Whoever survives ends with the namespace.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import procpool
 from conftest import CHILD, fork, living, on, until
-
-FORKS = 20_000  # the cap on births in one run
 
 
 def daemon(*steps):
@@ -103,35 +102,34 @@ WAYS = {
 
 
 def main() -> None:
-    way, case, rounds, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
-    left = []
-    for number in range(rounds):
-        program = folder / f"witness{number}.py"
-        shutil.copy(CHILD, program)
-        notes = folder / f"notes{number}"
-        notes.touch()
-        steps, ups, grace = cases(notes)[case]
+    way, rounds, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    left: dict[str, list[int]] = {}
+    births: list[tuple[str, int, Path, int]] = []
+    for case in sys.argv[4:]:
+        left[case] = []
+        for number in range(rounds):
+            place = folder / f"{case} {number}".replace(",", "")
+            place.mkdir()
+            program, notes = place / "witness.py", place / "notes"
+            shutil.copy(CHILD, program)
+            notes.touch()
+            steps, ups, grace = cases(notes)[case]
 
-        def started(notes=notes):
-            if case.startswith(("spawner", "hopper")):
-                until(lambda: notes.stat().st_size >= 5, "a few births")
+            def started(notes=notes, case=case):
+                if case.startswith(("spawner", "hopper")):
+                    until(lambda: notes.stat().st_size >= 5, "a few births")
 
-        WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace, started)
-        survivors = living(str(program))
-        deadline = time.monotonic() + 0.5
-        while survivors and not way.startswith("procpool") and time.monotonic() < deadline:
-            survivors = living(str(program))  # the others do not claim to have waited for the end
-        before = notes.stat().st_size
-        if notes.stat().st_size:
-            time.sleep(0.2 if rounds > 1 else 1.0)  # the claim is about time: nothing is born any more
-        still = len(survivors) + (notes.stat().st_size > before)
-        left.append(still)
-        for pid in living(str(program)):
-            if pid > 1:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            WAYS[way]([sys.executable, "-S", "-E", str(program), *steps], ups, grace, started)
+            survivors = living(str(program))
+            deadline = time.monotonic() + 0.5
+            while survivors and not way.startswith("procpool") and time.monotonic() < deadline:
+                survivors = living(str(program))  # the others do not claim to have waited for the end
+            left[case].append(len(survivors))
+            births.append((case, number, notes, notes.stat().st_size))
+    if any(size for *_, size in births):
+        time.sleep(1.0)  # the claim is about time: nothing is born any more
+    for case, number, notes, before in births:
+        left[case][number] += notes.stat().st_size > before
     print(json.dumps(left))
 
 

@@ -67,7 +67,7 @@ def start_owner(tmp_path, ending: str, options: str = "") -> tuple[subprocess.Po
 @pytest.mark.parametrize("death", DEATHS)
 def test_p11_nothing_outlives_the_owner(death, tmp_path):
     """Own sessions and daemons included, also of a tree whose root had exited."""
-    owner, program = start_owner(tmp_path, DEATHS[death], "grace=0.3")
+    owner, program = start_owner(tmp_path, DEATHS[death], "grace=0.1")
     assert owner.stdout.readline() == "ready\n"
     until(lambda: not living(program), "the end of the trees", BOUND_SECS)
     if death == "exec":
@@ -110,7 +110,7 @@ def test_p11_a_manager_without_a_guardian_says_so_and_starts_none(tmp_path):
     with procpool.ProcessManager(guardian=False) as manager:
         manager.start("a", "cat")
         assert not guardians(os.getpid())
-    owner, program = start_owner(tmp_path, "sys.exit(0)", "guardian=False")
+    owner, program = start_owner(tmp_path, "sys.exit(0)", "guardian=False, grace=0.1")
     assert owner.stdout.readline() == "ready\n"
     owner.wait(10)
     owner.stdout.close()
@@ -216,8 +216,8 @@ def test_p08_a_guardian_that_dies_or_hangs_at_its_work_holds_up_no_kill(number, 
         until(lambda: manager._pool._guardian.pid, "its first word")
         begin = time.monotonic()
         threading.Timer(0.2, os.kill, (helper.pid, number)).start()
-        ended = process.kill(grace=1)
-        assert time.monotonic() - begin < 1 + 2
+        ended = process.kill(grace=0.5)
+        assert time.monotonic() - begin < 0.5 + 2
         assert ended.survivors == ()
         assert ended.escalated
         assert len(ended.pids) == 2

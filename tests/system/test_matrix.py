@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CASES = [
+CASES = (
     "childless", "child", "grandchild", "own session", "daemon", "daemon, root exited", "tree of 100", "ignores TERM",
     "stopped", "forks at TERM", "spawner", "hopper", "hopper, setsid",
-]  # fmt: skip
+)  # fmt: skip
 
 
 def namespaces() -> bool:
@@ -39,21 +40,26 @@ def run_in_namespace(*words: str, timeout: float = 85, prefix: Sequence[str] = (
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env)
 
 
-@pytest.fixture
-def open_folder():
-    """A folder that any user may write to."""
-    folder = tempfile.mkdtemp(prefix="procpool-")
-    os.chmod(folder, 0o777)
-    yield folder
-    shutil.rmtree(folder)
-
-
 # An ordinary user, but that he may read where the interpreter lives, which may be in root's home.
 AS_NOBODY = [
     "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search",
     "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
 ]  # fmt: skip
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody (setpriv)")
+
+
+@functools.cache
+def survivors(way: str, user: str, rounds: int, cases: Sequence[str]) -> dict[str, list[int]]:
+    """End trees of all these kinds in one way, one after the other in one namespace: how many survive each round."""
+    folder = tempfile.mkdtemp(prefix="procpool-")  # where any user may write
+    try:
+        os.chmod(folder, 0o777)
+        words = [str(HERE / "matrix.py"), way, str(rounds), folder, *cases]
+        done = run_in_namespace(*words, prefix=AS_NOBODY if user == "nobody" else [])
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @in_namespace
@@ -69,23 +75,21 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobo
     ],
 )
 @pytest.mark.parametrize("case", CASES)
-def test_p01_no_member_survives(case, user, busy, rounds, open_folder):
+def test_p01_no_member_survives(case, user, busy, rounds):
     """On Linux: daemons, spawners and hoppers included; nothing is born any more, either. In a busy owner, too."""
     way = "procpool, busy" if busy else "procpool"
-    words = [str(HERE / "matrix.py"), way, case, str(rounds), open_folder]
-    done = run_in_namespace(*words, prefix=AS_NOBODY if user == "nobody" else [])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [0] * rounds
+    assert survivors(way, user, rounds, CASES)[case] == [0] * rounds
+
+
+HARD = ("daemon, root exited", "hopper, setsid")
 
 
 @in_namespace
 @as_root
-@pytest.mark.parametrize("case", ["daemon, root exited", "hopper, setsid"])
-def test_p01_an_ordinary_user_s_trees_end_as_well(case, open_folder):
+@pytest.mark.parametrize("case", HARD)
+def test_p01_an_ordinary_user_s_trees_end_as_well(case):
     """Hard cases, as nobody; the others are run under stress."""
-    done = run_in_namespace(str(HERE / "matrix.py"), "procpool", case, "1", open_folder, prefix=AS_NOBODY)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [0]
+    assert survivors("procpool", "nobody", 1, HARD)[case] == [0]
 
 
 PAGE = HERE.parents[1] / "docs" / "explanation" / "kill-matrix.md"
@@ -98,28 +102,21 @@ root. Made by `PROCPOOL_WRITE_DOCS=1 python -m pytest -m stress tests/system/tes
 """
 
 
-def survivors(way: str, case: str, folder: Path) -> int:
-    folder.mkdir()
-    done = run_in_namespace(str(HERE / "matrix.py"), way, case, "1", str(folder))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)[0]
-
-
 @in_namespace
 @pytest.mark.stress
 @pytest.mark.timeout(600)
-def test_p02_the_kill_matrix_of_the_docs_is_true(tmp_path):
+def test_p02_the_kill_matrix_of_the_docs_is_true():
     """Every case stands in the docs, and procpool's column is zero there and here."""
     ways = ["Popen.kill", "killpg", "psutil", "procpool"]
     rows = [f"| tree | {' | '.join(ways)} |", "|---" * 5 + "|"]
-    for number, case in enumerate(CASES):
-        counts = [survivors(way, case, tmp_path / f"{number}{way}") for way in ways]
+    for case in CASES:
+        counts = [survivors(way, "root", 1, (case,))[case][0] for way in ways]
         assert counts[-1] == 0
         rows.append(f"| {case} | {' | '.join(map(str, counts))} |")
     if os.environ.get("PROCPOOL_WRITE_DOCS"):
         PAGE.write_text(INTRODUCTION + "\n".join(rows) + "\n")
     written = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
-    assert [cells[1].strip() for cells in written] == CASES
+    assert [cells[1].strip() for cells in written] == list(CASES)
     assert {cells[5].strip() for cells in written} == {"0"}
 
 
