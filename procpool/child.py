@@ -291,6 +291,7 @@ class Child:
             with self.guard.lock:
                 self.guard.holder = me
                 self.exited = True
+                self.evidence = None  # it has files open
                 self.ended_at = time.monotonic()
                 self._wake()
                 looked_after = self.claimed is not None

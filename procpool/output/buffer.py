@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 from collections import deque
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from procpool.snapshot import Part
@@ -349,12 +349,13 @@ class LineBuffer:
         if line < first:
             dropped = first - line
             line, chars = first, 0
-        index = line - first
-        records = list(islice(self._ring, index, None)) if index else list(self._ring)
-        cuts = tuple(number - line for number in self._ring_cuts if number >= line)
+        # From the newest on: what is kept may be much, and what is new is little, most of the time.
+        records = list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
+        cuts = tuple([number - line for number in self._ring_cuts if number >= line])
+        marks = list(takewhile(lambda mark: mark[0] > line, reversed(self._marks)))
         runs = []
         before = line
-        for lines, order, time in self._marks:
+        for lines, order, time in reversed(marks):
             if lines > before:
                 runs.append((lines - before, order, time))
                 before = lines

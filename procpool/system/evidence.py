@@ -28,6 +28,7 @@ STEADY_LOOKS = 4  # and at how many looks: where a CPU was taken from the machin
 TIMED_SECS = 0.02  # and how long a wait with a timeout
 SHORT_SECS = 0.1  # a shorter timeout is for a look now and then (vim's 25 ms, for the rest of a key): it tells nothing
 STATUS_BYTES = 4096
+WRAP_SECS = 0.1  # no machine gives all its pids within that, so that the last one would be the same again
 MEMORY_BYTES = 8 * MOST_POLLED
 
 # From linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h: who is at the other end of a socket pair.
@@ -88,8 +89,8 @@ class Wait(NamedTuple):
 class Witness:
     """See `system.Evidence`.
 
-    The members of the tree and their threads are listed again only when the machine's fork counter, which counts
-    threads too, has moved.
+    The members of the tree and their threads are listed again only when the machine has made another process or thread:
+    its fork counter has moved or, where we looked just now, which is cheaper, the pid that was given last.
     """
 
     def __init__(self, tree: Tree, device: Device, calls: Calls) -> None:
@@ -98,20 +99,32 @@ class Witness:
         self._tree = tree
         self._device = device
         self._calls = calls
-        self._forks = -1
+        self._forks = self._newest = -1
+        self._compared = 0.0  # when these two were last seen to stand still
         self._threads: list[Thread] = []
-        self._last: Optional[Thread] = None  # the one that waited the last time
+        self._last: Optional[Thread] = None  # the one that waited the last time,
+        self._files: dict[str, FileIO] = {}  # and what is read of it again and again
         self._still: Optional[tuple[tuple[Thread, bytes], ...]] = None  # how often each thread had run,
         self._since = 0.0  # since when,
-        self._looks = 0  # and at how many looks
+        self._looks = 0  # and at how many looks before this one
 
     def look(self) -> Optional[bool]:
         """See `system.Evidence`."""
+        found = self._look()
+        self._looks += 1  # one, however often it was judged
+        return found
+
+    def _look(self) -> Optional[bool]:
         found = self._judge()
-        if found and linux.fork_count() != self._forks:
+        if not self._outdated():
+            return found
+        self._list()
+        found = self._judge()
+        if found and self._outdated():
             # 1 we listed the threads; 2 the reader made another one, or a process, which runs; 3 it waits, as we saw.
             # If nobody has run since, whoever was made before is in the next list.
             before = self._still
+            self._list()
             found = self._judge()
             if found and before != self._still:
                 self.again = STEADY_SECS / STEADY_LOOKS
@@ -129,7 +142,6 @@ class Witness:
         if call == []:
             self._still = None
             return False
-        self._list()
         runs: list[tuple[Thread, bytes]] = []
         waiting: Optional[Wait] = None
         unclear = False
@@ -152,7 +164,7 @@ class Witness:
                 if isinstance(found, Wait):
                     if waiting is None or waiting.seconds is not None:
                         waiting = found
-                        self._last = thread
+                        self._remember(thread)
                 elif found is None:
                     unclear = True
                 elif self._naps(thread, its_call):
@@ -170,26 +182,59 @@ class Witness:
         now = time.monotonic()
         if runs != self._still:
             self._still, self._since, self._looks = runs, now, 0
-        self._looks += 1
-        if not long_enough or (now - self._since >= long_enough and self._looks >= STEADY_LOOKS):
+        if not long_enough or (now - self._since >= long_enough and self._looks + 1 >= STEADY_LOOKS):
             return True
         self.again = long_enough / (STEADY_LOOKS - 1)
         return False
 
+    def _outdated(self) -> bool:
+        """Say whether there may be threads that are not in the list."""
+        now = time.monotonic()
+        if now - self._compared < WRAP_SECS:
+            same = linux.newest_pid() == self._newest
+        else:
+            same = linux.fork_count() == self._forks
+            self._newest = linux.newest_pid() if same else -1
+            same = same and linux.fork_count() == self._forks
+        if same:
+            self._compared = now
+        return not same
+
     def _list(self) -> None:
+        now = time.monotonic()
+        newest = linux.newest_pid()
         forks = linux.fork_count()
-        if forks == self._forks:
-            return
         members = survey([self._tree], linux, forks).get(self._tree, [])
         self._threads = [
             Thread(entry.pid, int(name)) for entry in members for name in _listdir(f"/proc/{entry.pid}/task")
         ]
-        self._forks = forks
+        self._forks, self._newest, self._compared = forks, newest, now
+
+    def _remember(self, thread: Thread) -> None:
+        if thread != self._last:
+            self._close()
+            self._last = thread
+
+    def _close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].close()
+
+    __del__ = _close
+
+    def _read(self, thread: Thread, name: str) -> bytes:
+        """Read a file of a thread. Raises OSError."""
+        path = f"/proc/{thread.pid}/task/{thread.tid}/{name}"
+        if thread != self._last:
+            return read_file(path, STATUS_BYTES)
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = FileIO(path)
+        return os.pread(file.fileno(), STATUS_BYTES, 0)
 
     def _status(self, thread: Thread) -> tuple[bytes, bytes]:
         """Return a thread's state, one letter (empty: it is gone), and its two counts of context switches."""
         try:
-            text = read_file(f"/proc/{thread.pid}/task/{thread.tid}/status", STATUS_BYTES)
+            text = self._read(thread, "status")
         except (FileNotFoundError, ProcessLookupError):
             return b"", b""
         begin = text.index(b"\nState:\t") + 8
@@ -200,10 +245,10 @@ class Witness:
 
         Empty: it runs; None: it is gone. Raises PermissionError.
         """
-        folder = f"/proc/{thread.pid}/task/{thread.tid}"
         try:
-            words = read_file(f"{folder}/syscall").split()
+            words = self._read(thread, "syscall").split()
         except (FileNotFoundError, ProcessLookupError):
+            folder = f"/proc/{thread.pid}/task/{thread.tid}"
             if os.path.exists(f"{folder}/status") and not os.path.exists("/proc/self/syscall"):
                 raise PermissionError(errno.EPERM, "the kernel was built without it", folder) from None
             return None
