@@ -386,7 +386,7 @@ class Child:
     def look(self, positions: Positions, max_lines: Optional[int] = None) -> View:
         """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
         spans = {name: buffer.since(positions[name]) for name, buffer in self.buffers.items()}
-        ends = {name: buffer.end(self.decoding) for name, buffer in self.buffers.items()}
+        ends = {name: span.end(self.decoding) for name, span in spans.items()}
         if max_lines is not None and sum(len(span.records) for span in spans.values()) > max_lines:
             spans, ends = _first_lines(spans, max_lines)
         return View(spans, ends, self.eof, not self.exited, self.returncode if self.exited else None)

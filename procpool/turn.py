@@ -17,7 +17,8 @@ from procpool.system import System
 ANSWER_SECS = 0.0002  # how long an answer may take to begin before we look
 FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
 LAST_PAUSE_SECS = 0.02  # up to this, or to
-COST_FACTOR = 150  # so many times what a look costs: an idle wait takes less than a hundredth of a core
+FIRST_FACTOR = 8  # at least so many times what a look costs: who waits for a large tree looks less often,
+COST_FACTOR = 150  # and at most so many times, or the above: an idle wait takes less than a hundredth of a core
 
 
 def earliest(*moments: Optional[float]) -> Optional[float]:
@@ -125,7 +126,8 @@ class Turn:
             found, at = self._otherwise_stands()
         again = 0.0 if self._evidence is None else self._evidence.again
         after = time.monotonic()
-        self._pause = min(self._pause * 2, max(LAST_PAUSE_SECS, COST_FACTOR * (after - now)))
+        cost = after - now
+        self._pause = min(max(self._pause * 2, FIRST_FACTOR * cost), max(LAST_PAUSE_SECS, COST_FACTOR * cost))
         self.until = min(after + (again or self._pause), at or after + self._pause)
         return found
 

@@ -43,6 +43,8 @@ class Decoding:
 
     def text_so_far(self, data: bytes) -> str:
         """Decode bytes that may go on; the begin of a character at their end is left for later."""
+        if data.isascii():
+            return data.decode("ascii")
         return self._decoder(self.errors).decode(data)
 
 
@@ -77,6 +79,10 @@ class Span(NamedTuple):
     unfinished: bytes
     final: bool  # the last record is the end of the stream, not a piece of a long line
     runs: tuple[tuple[int, int, float], ...]
+
+    def end(self, decoding: Decoding) -> Position:
+        """Return the position behind all of it."""
+        return Position(self.first + len(self.records), len(decoding.text_so_far(self.unfinished)))
 
     def part(self, stream: str, decoding: Decoding) -> Part:
         """Decode."""
@@ -255,9 +261,11 @@ class LineBuffer:
         """Split the backlog into the ring; return the number of the first line kept."""
         if self._waiting:
             self._split()
-        self._trim()
+        if self._ring.maxlen is None or self._ring_bytes + self._open > self.max_bytes:
+            self._trim()
         first = self.lines - len(self._ring)
-        self._forget_marks(first)
+        if self._marks and self._marks[0][0] <= first:
+            self._forget_marks(first)
         return first
 
     def _split(self) -> None:

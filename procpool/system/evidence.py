@@ -102,8 +102,8 @@ class Witness:
         self._forks = self._newest = -1
         self._compared = 0.0  # when these two were last seen to stand still
         self._threads: list[Thread] = []
-        self._last: Optional[Thread] = None  # the one that waited the last time,
-        self._files: dict[str, FileIO] = {}  # and what is read of it again and again
+        self._last: Optional[Thread] = None  # the one that waited the last time
+        self._files: dict[str, FileIO] = {}  # what is read again and again, most of it about that one
         self._still: Optional[tuple[tuple[Thread, bytes], ...]] = None  # how often each thread had run,
         self._since = 0.0  # since when,
         self._looks = 0  # and at how many looks before this one
@@ -115,6 +115,8 @@ class Witness:
         return found
 
     def _look(self) -> Optional[bool]:
+        if time.monotonic() - self._compared >= WRAP_SECS and self._outdated():
+            self._list()
         found = self._judge()
         if not self._outdated():
             return found
@@ -191,7 +193,7 @@ class Witness:
         """Say whether there may be threads that are not in the list."""
         now = time.monotonic()
         if now - self._compared < WRAP_SECS:
-            same = linux.newest_pid() == self._newest
+            same = linux.newest_pid(self._read_again) == self._newest
         else:
             same = linux.fork_count() == self._forks
             self._newest = linux.newest_pid() if same else -1
@@ -224,11 +226,12 @@ class Witness:
     def _read(self, thread: Thread, name: str) -> bytes:
         """Read a file of a thread. Raises OSError."""
         path = f"/proc/{thread.pid}/task/{thread.tid}/{name}"
-        if thread != self._last:
-            return read_file(path, STATUS_BYTES)
-        file = self._files.get(name)
+        return self._read_again(path) if thread == self._last else read_file(path, STATUS_BYTES)
+
+    def _read_again(self, path: str) -> bytes:
+        file = self._files.get(path)
         if file is None:
-            file = self._files[name] = FileIO(path)
+            file = self._files[path] = FileIO(path)
         return os.pread(file.fileno(), STATUS_BYTES, 0)
 
     def _status(self, thread: Thread) -> tuple[bytes, bytes]:
@@ -254,7 +257,7 @@ class Witness:
             return None
         if not words or words[0] == b"running":
             return []
-        return [int(words[0]), *(int(word, 16) for word in words[1:])]
+        return [int(words[0]), *[int(word, 16) for word in words[1:]]]
 
     def _stdin_wait(self, thread: Thread, call: Optional[list[int]]) -> object:
         """Return the `Wait` of a thread that waits for the device alone; None: it cannot be told; False: it does not.

@@ -92,9 +92,9 @@ def fork_count() -> int:
     return int(stat[begin : stat.index(b"\n", begin)])
 
 
-def newest_pid() -> int:
-    """Read the pid, in our namespace, that was given last."""
-    return int(read_file("/proc/loadavg", 128).split()[4])
+def newest_pid(read: Optional[Callable[[str], bytes]] = None) -> int:
+    """Read the pid, in our namespace, that was given last; `read` reads a file."""
+    return int((read or read_file)("/proc/loadavg").split()[4])
 
 
 def pids() -> list[int]:
