@@ -232,7 +232,11 @@ class Witness:
         file = self._files.get(path)
         if file is None:
             file = self._files[path] = FileIO(path)
-        return os.pread(file.fileno(), STATUS_BYTES, 0)
+        try:
+            return os.pread(file.fileno(), STATUS_BYTES, 0)
+        except ProcessLookupError:  # it is gone: another one may get its number
+            self._close()
+            raise
 
     def _status(self, thread: Thread) -> tuple[bytes, bytes]:
         """Return a thread's state, one letter (empty: it is gone), and its two counts of context switches."""
