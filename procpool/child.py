@@ -394,17 +394,17 @@ class Child:
     def take(self, max_lines: Optional[int] = None) -> View:
         """Return what the default cursor has not passed, and move it. The caller holds the lock."""
         view = self.look(self.read_to, max_lines)
-        for name, span in view.spans.items():
-            self.lost[name] += span.dropped
-        self.read_to = view.ends
+        lost = {name: self.lost[name] + span.dropped for name, span in view.spans.items()}
+        self.lost, self.read_to = lost, view.ends  # in one step: Ctrl-C comes at calls
         return view
 
     def pass_over(self, positions: Positions) -> None:
         """Move the default cursor, and where the next search begins, behind an answer. The caller holds the lock."""
-        for name, buffer in self.buffers.items():
-            self.lost[name] += max(buffer.settle() - self.read_to[name].line, 0)
-        self.read_to = positions
-        self.searched_to = dict(positions)
+        lost = {
+            name: self.lost[name] + max(buffer.settle() - self.read_to[name].line, 0)
+            for name, buffer in self.buffers.items()
+        }
+        self.lost, self.read_to, self.searched_to = lost, positions, dict(positions)
 
     def news(self, positions: Positions) -> bool:
         """Say whether anything came since the positions. The caller holds the lock."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from typing import Any
+from typing import Any, Callable
 
 from procpool.child import Child
 from procpool.guard import Guard
@@ -34,19 +33,22 @@ class Emulator:
                 "screen() needs the library pyte: pip install 'procpool[screen]'", name=error.name
             ) from None
         self._child = child
-        rows, cols = child.size
         # Guards the rest. Held while output is fed to the emulator, and, the one exception to the rule, while the
         # process's lock is taken for a look at its output.
         self._guard = Guard()
+        self._make_screen: Callable[[int, int], Any] = pyte.Screen
+        self._make_stream: Callable[[Any], Any] = pyte.Stream
+        self._begin()
+
+    def _begin(self) -> None:
         self._answers: list[str] = []
-        screen: Any = pyte.Screen(cols, rows)
-        screen.write_process_input = self._answers.append
-        self._screen = screen
-        self._make_stream = functools.partial(pyte.Stream, screen)
-        self._stream: Any = self._make_stream()
-        self._positions = dict.fromkeys(child.buffers, Position())
+        self._screen = self._make_screen(*reversed(self._child.size))
+        self._screen.write_process_input = self._answers.append
+        self._stream = self._make_stream(self._screen)
+        self._positions = dict.fromkeys(self._child.buffers, Position())
         self._rest = ""
         self._dropped = 0
+        self._torn = False  # Ctrl-C came in the middle of a look
 
     def look(self) -> Screen:
         """Feed what came since the last look, answer what the program asked the terminal, and return what it shows."""
@@ -54,6 +56,10 @@ class Emulator:
         me = self._guard.check()
         with self._guard.lock:
             self._guard.holder = me
+            torn = self._torn
+            if torn:
+                self._begin()
+            self._torn = True
             view = child.look_alone(self._positions)
             output = child.render(view)
             self._positions = view.ends
@@ -67,12 +73,15 @@ class Emulator:
                 self._screen.resize(rows, cols)
             self._feed(_FOREIGN.sub("", text))
             answers, self._answers[:] = "".join(self._answers), []
+            if torn:
+                answers = ""  # to what was fed before
             found = Screen(
                 tuple(row.rstrip() for row in self._screen.display),
                 (self._screen.cursor.y, self._screen.cursor.x),
                 (rows, cols),
                 self._dropped,
             )
+            self._torn = False
         if answers and child.stdin is not None:
             child.stdin.put(Message(answers.encode()))
         return found
@@ -83,4 +92,4 @@ class Emulator:
             try:
                 self._stream.feed(piece)
             except Exception:  # of any kind: what programs send is beyond all bounds
-                self._stream = self._make_stream()
+                self._stream = self._make_stream(self._screen)

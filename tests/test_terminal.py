@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -300,6 +302,32 @@ def test_interrupt_reaches_the_foreground_job(manager):
     bash.expect("status 130", 10)
     assert bash.alive
     bash.kill(grace=0.1)  # the portable half cannot see that it ignores TERM
+
+
+def test_p44_a_screen_that_ctrl_c_interrupts_shows_all_the_next_time(manager):
+    """Whenever it comes: what was half fed to the emulator is fed again."""
+    import pyte  # noqa: F401  # here, for an import that Ctrl-C tears is not ours
+
+    pages = "".join("\x1b[H" + f"page {number}\n" * 23 for number in range(40))
+    process = manager.spawn("a", child("out:" + pages.encode("unicode_escape").decode() + "end", "wait"), pty=True)
+    process.expect("end", 10)
+    hits = 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for _ in range(20):
+            timer = threading.Timer(
+                random.uniform(0.001, 0.02), signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+            )
+            try:
+                timer.start()
+                process.screen()
+                timer.join()
+            except KeyboardInterrupt:
+                hits += 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert hits
+    assert process.screen().rows == (*["page 39"] * 23, "end")
 
 
 def test_ctrl_z_and_fg(manager):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
@@ -268,9 +269,12 @@ class LineBuffer:
             self._forget_marks(first)
         return first
 
+    # Whoever looks may be in the main thread, where Ctrl-C comes at any call. So what a look changes is made first, and
+    # takes its place in one step: nothing comes between the assignments of one statement (in 3.9 and 3.10 it may).
+
     def _split(self) -> None:
         data = b"".join(self._backlog)
-        waiting = self._waiting
+        waiting, torn = self._waiting, self._torn
         cut_numbers: list[int] = []
         if self._cuts:
             records: list[bytes] = []
@@ -283,11 +287,10 @@ class LineBuffer:
                 records += pieces
                 at = cut
             records += data[at - begin :].split(b"\n")
-            self._cuts.clear()
         elif waiting > self.max_lines and not self._pins and not self._final:
             # The first part holds what is dropped, and the torn line, if there is one.
             records = data.rsplit(b"\n", self.max_lines + 1)[1:]
-            self._torn = False
+            torn = False
         else:
             records = data.split(b"\n")
         if self._final:
@@ -295,59 +298,48 @@ class LineBuffer:
             cut_numbers.append(self.lines - 1)
         else:
             unfinished = records.pop()
-        torn = self._torn
         if torn:
             del records[0]
-            self._torn = False
-            self._drop_ring()
-        self._backlog.clear()
-        self._counts.clear()
-        if unfinished:
-            self._backlog.append(unfinished)
-            self._counts.append(0)
-        self._raw = len(unfinished)
-        whole = len(records) == waiting and not cut_numbers and not torn  # then the sizes need no sum
-        self._waiting = len(records)
         surplus = len(self._ring) + len(records) - self.max_lines
-        if self._pins:
-            self._ring = deque(self._ring)  # unbounded while a searcher is behind; the stream pauses meanwhile
-        elif surplus >= len(self._ring):
-            self._drop_ring()
-            if len(records) > self.max_lines:
-                del records[: len(records) - self.max_lines]
-                whole = False
+        if torn or (surplus >= len(self._ring) and not self._pins):
+            ring, size = self._make_ring(()), 0
         else:
-            for _ in range(surplus):
-                self._pop()
-        self._ring.extend(records)
-        self._waiting = 0
-        first = self.lines - len(self._ring)
-        self._ring_cuts.extend(number for number in cut_numbers if number >= first)
-        while self._ring_cuts and self._ring_cuts[0] < first:
-            self._ring_cuts.popleft()
-        self._ring_bytes += len(data) - len(unfinished) if whole else sum(map(len, records)) + len(records)
+            ring, size = self._make_ring(self._ring), self._ring_bytes
+            if surplus > 0 and not self._pins:
+                size -= sum(map(len, islice(self._ring, surplus))) + surplus
+        whole = len(records) == waiting and not cut_numbers and not torn  # then the sizes need no sum
+        if not self._pins and len(records) > self.max_lines:
+            del records[: len(records) - self.max_lines]
+            whole = False
+        ring.extend(records)
+        size += len(data) - len(unfinished) if whole else sum(map(len, records)) + len(records)
+        first = self.lines - len(ring)
+        cuts = deque([number for number in (*self._ring_cuts, *cut_numbers) if number >= first])
+        rest = deque([unfinished] if unfinished else ())
+        counts = deque([0] if unfinished else ())
+        none: deque[int] = deque()
+        (
+            self._ring, self._ring_bytes, self._ring_cuts, self._backlog, self._counts, self._raw, self._waiting,
+            self._torn, self._cuts,
+        ) = ring, size, cuts, rest, counts, len(unfinished), 0, False, none  # fmt: skip
 
     def _trim(self) -> None:
         """Drop from the ring what is too many or too much, but nothing that is pinned."""
-        keep = min((pin[0] for pin in self._pins), default=self.lines)
-        spare = keep - (self.lines - len(self._ring))
-        ring = self._ring
-        while spare > 0 and (len(ring) > self.max_lines or self._ring_bytes + self._open > self.max_bytes):
-            self._pop()
-            spare -= 1
-        if not self._pins and ring.maxlen is None:
-            self._ring = deque(ring, maxlen=self.max_lines)
+        first = self.lines - len(self._ring)
+        spare = min((pin[0] for pin in self._pins), default=self.lines) - first
+        size = self._ring_bytes
+        number = 0  # of lines to drop
+        while number < spare and (len(self._ring) - number > self.max_lines or size + self._open > self.max_bytes):
+            size -= len(self._ring[number]) + 1
+            number += 1
+        if number or not self._pins:
+            ring = self._make_ring(islice(self._ring, number, None))
+            cuts = deque([cut for cut in self._ring_cuts if cut >= first + number])
+            self._ring, self._ring_bytes, self._ring_cuts = ring, size, cuts
 
-    def _pop(self) -> None:
-        number = self.lines - self._waiting - len(self._ring)
-        self._ring_bytes -= len(self._ring.popleft()) + 1
-        if self._ring_cuts and self._ring_cuts[0] == number:
-            self._ring_cuts.popleft()
-
-    def _drop_ring(self) -> None:
-        self._ring.clear()
-        self._ring_cuts.clear()
-        self._ring_bytes = 0
+    def _make_ring(self, lines: Iterable[bytes]) -> deque[bytes]:
+        """Make a ring: without a bound while a searcher is behind; the stream pauses meanwhile."""
+        return deque(lines, maxlen=None if self._pins else self.max_lines)
 
     def since(self, position: Position) -> Span:
         """Return everything from a position on; nothing is removed."""

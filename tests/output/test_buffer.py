@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -253,3 +258,64 @@ def test_p21_text_so_far_is_always_a_begin_of_the_whole(data, sizes, encoding):
     for chunk in cut_up(data, sizes):
         at += len(chunk)
         assert whole.startswith(decoding.text_so_far(data[:at]))
+
+
+def statements(path):
+    """Map each line to the first one of its statement: Ctrl-C comes at calls and jumps, not between two assignments."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            found.update(dict.fromkeys(range(node.lineno, node.end_lineno + 1), node.lineno))
+    return found
+
+
+SOURCE = Path(inspect.getfile(LineBuffer))
+STATEMENTS = statements(SOURCE)
+
+
+def interrupted(function, step):
+    """Call a function, and raise KeyboardInterrupt in it at a step; False if it has fewer."""
+    steps = itertools.count()
+    before = None
+
+    def trace(frame, event, _):
+        nonlocal before
+        if frame.f_code.co_filename != str(SOURCE):
+            return None
+        here = event, STATEMENTS.get(frame.f_lineno, frame.f_lineno)
+        if (event == "call" or (event == "line" and here != before)) and next(steps) == step:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        before = here
+        return trace
+
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(outer)
+    return False
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_bytes, some_bytes, bounds, st.booleans(), st.booleans())
+def test_p44_ctrl_c_in_a_look_loses_nothing(old, new, bounds, ended, pinned):
+    """At any step of it: the next look finds the same as if there had been none."""
+    for step in itertools.count():
+        buffers = LineBuffer(*bounds), LineBuffer(*bounds)
+        for buffer in buffers:
+            buffer.append(old)
+            buffer.settle()
+            if pinned:
+                buffer.pin([max(buffer.lines - 1, 0), 0])
+            buffer.append(new)
+            if ended:
+                buffer.close()
+        hit = interrupted(lambda: buffers[0].since(Position()), step)  # noqa: B023  # called at once
+        first, second = ((*buffer.since(Position()), buffer.settle(), buffer._ring_bytes) for buffer in buffers)
+        assert first == second, step
+        if not hit:
+            break
