@@ -279,7 +279,7 @@ def test_resize_is_told(run):
     """By SIGWINCH, and the new size is there."""
     process = run(
         "signal.signal(signal.SIGWINCH, lambda *_: print('now', *os.get_terminal_size(), flush=True))\n"
-        "print('up', flush=True)\nwhile True: signal.pause()"
+        "print('up', flush=True)\nwhile True: time.sleep(1)"
     )
     process.expect("up", 10)
     process.resize(50, 100)
