@@ -348,10 +348,7 @@ def test_ctrl_z_and_fg(manager):
 
 def test_an_interrupt_finds_its_way_past_a_full_queue(run):
     """Typed far ahead of a program that does not read."""
-    process = run(
-        "signal.signal(signal.SIGINT, lambda *_: os._exit(3))\n"
-        "print('up', flush=True)\ntime.sleep(30)"
-    )
+    process = run("signal.signal(signal.SIGINT, lambda *_: os._exit(3))\nprint('up', flush=True)\ntime.sleep(30)")
     process.expect("up", 10)
     with pytest.raises(procpool.WriteTimeoutError):
         process.write("line\n" * 100_000, timeout=0.2)
