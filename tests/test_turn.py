@@ -202,7 +202,7 @@ def test_p34_a_background_reader_of_the_terminal_does_not_count(linux):
 def test_p34_who_may_not_be_looked_into_is_not_judged():
     """A program that an ordinary user may run but not read: None, and `ask` says what to pass."""
     script = """
-import concurrent.futures, fcntl, os, sys, termios
+import concurrent.futures, fcntl, os, shutil, sys, termios
 import procpool, procpool.system.linux, procpool.system.evidence
 os.setresuid(65534, 65534, 65534)
 with procpool.ProcessManager(guardian=False) as manager:
