@@ -599,8 +599,10 @@ class Pool:
                 child.claim(mine)
             living = self._at_trees("alive", [child.tree for child in mine]) if mine else ()
             for child in mine:
-                child.looked_at = time.monotonic()
-                if child.tree not in living:
+                # Fresh is only what was seen alive: the others are still to be buried, and who lists them has to wait.
+                if child.tree in living:
+                    child.looked_at = time.monotonic()
+                else:
                     self._bury(child)
             _unclaim(mine)
             duty.settled = True
