@@ -184,7 +184,7 @@ def test_p07_no_zombie_is_left_and_nobody_needs_to_wait(manager):
 
 def test_p07_quick_processes_are_reaped_whoever_is_first(manager):
     """The exit may be published before the process is registered: nobody may miss it."""
-    for _ in range(50):
+    for _ in range(100):
         manager.spawn("a", "true").wait(5)
         until(lambda: manager._pool.total == 0, "an empty tree", 5)
 
@@ -208,7 +208,7 @@ import concurrent.futures, os, time
 import psutil
 import procpool, procpool.system.portable
 manager = procpool.ProcessManager(grace=0.2, guardian=False)  # a guardian would keep its rights
-process = manager.start("a", "sleep", ["3"])
+process = manager.start("a", "sleep", ["4"])
 os.setresuid(65534, 65534, 65534)
 begin = time.monotonic()
 ended = manager.kill(process)
@@ -216,6 +216,7 @@ assert 0.2 <= time.monotonic() - begin < 2.2, time.monotonic() - begin
 assert ended.survivors == (manager[process].pid,), ended
 assert ended.returncode is None and ended.escalated
 assert process in manager and manager.list()[0].alive
+assert manager.kill(process).survivors
 assert manager.wait(process) == 0
 assert manager.kill(process).survivors == ()
 assert process not in manager
