@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +30,8 @@ Positions = dict[str, Position]
 Claim = list["Child"]  # the children that one call looks after
 
 CLOSED = "The process manager is closed"
+MOST_SELECTED = 1024  # FD_SETSIZE: `poll` has none, but counts in milliseconds
+CAN_LISTEN = sys.version_info >= (3, 11)  # before, Ctrl-C may come between two assignments
 
 
 class Waiter:
@@ -203,16 +207,9 @@ class Child:
         with self.guard.lock:
             self.guard.holder = me
             self._order += 1
-            buffer.append(chunk, self._order, wall)
             self.spoke[channel.name] = self.active = now
-            crowded = buffer.crowded
-            self._wake()
-        if crowded and not self._finishing:
-            channel.pause()
-            if not buffer.crowded:  # the searcher came on, and did not see the pause
-                channel.resume()
-        if self._exit_seen and not self.exited:
-            self._publish()
+            self._wake()  # they need the lock to look
+            buffer.append(chunk, self._order, wall)  # last: if Ctrl-C comes before it, all this is done again
 
     def ended(self, channel: Channel) -> None:
         """Take note that a stream has ended."""
@@ -224,7 +221,16 @@ class Child:
             self._order += 1
             channel.buffer.close(self._order, time.time())
             self._wake()
-        self._publish()
+
+    def went_on(self, channel: Channel) -> None:
+        """Pause a stream of which somebody has to see more first; publish the exit when all is read."""
+        buffer = channel.buffer
+        if buffer.crowded and channel.fd >= 0 and not self._finishing:
+            channel.pause()
+            if not buffer.crowded:  # the searcher came on, and did not see the pause
+                channel.resume()
+        if self._exit_seen:
+            self._publish()
 
     def exit_noticed(self, code: Optional[int]) -> None:
         """Take note that the root has exited: publish it when all that was written before has been read."""
@@ -527,6 +533,32 @@ class Child:
                 (channel.fd >= 0 and terminal.readable(channel.fd)) or channel.reading for channel in self.channels
             )
 
+    def hush(self) -> bool:
+        """Have the reader thread look away, so that the first asker can `listen`; False if that cannot be."""
+        if self.terminal is not None or not CAN_LISTEN or any(channel.fd >= MOST_SELECTED for channel in self.channels):
+            return False
+        for channel in self.channels:
+            channel.hush()
+        return True
+
+    def listen(self, until: float) -> bool:
+        """Wait for output in the reader thread's place, until there is some or the moment; False: it has to look again.
+
+        It saves two changes of thread.
+        """
+        fds = [channel.fd for channel in self.channels if channel.fd >= 0]
+        try:
+            found, _, _ = select.select(fds, (), (), max(until - time.monotonic(), 0.0))
+        except (OSError, ValueError):  # it was closed meanwhile
+            return False
+        heard = [channel for channel in self.channels if channel.fd in found]
+        return bool(fds) and all(channel.listen() and not channel.buffer.crowded for channel in heard)
+
+    def heed(self) -> None:
+        """Have the reader thread look again; may come twice."""
+        for channel in self.channels:
+            channel.heed()
+
     def fresh(self) -> dict[str, str]:
         """Return what stands in the unfinished line of each stream since the last write. The caller holds the lock."""
         found = {}
@@ -545,6 +577,7 @@ class Child:
 
     def step_out(self, place: object) -> None:
         """Give it up; may come twice."""
+        self.heed()
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me

@@ -129,6 +129,7 @@ class Process:
             try:
                 stdin.put(message)
                 if not message.done:
+                    child.heed()  # it may have to write before it reads on
                     child.wait_until(lambda: message.done or None, deadline)
             finally:
                 if not message.done:
@@ -406,12 +407,12 @@ class Process:
                 self._refuse(limit, self.tail(LAST_LINES))
             exchange.begin()
             sent = line if child.terminal is not None and child.terminal.echoes else None
+            turn.begin()
             try:
                 self.send_line(line, timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
             except WriteTimeoutError as error:
                 error.timeout = math.inf if limit is None else limit
                 raise
-            turn.begin()
             if turn.wait(deadline, patient=True) is None:
                 self._refuse(limit, exchange.answer(None, take=False))
             turn.note()

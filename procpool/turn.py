@@ -15,6 +15,7 @@ from procpool.snapshot import Output, Part
 from procpool.system import System
 
 ANSWER_SECS = 0.0002  # how long an answer may take to begin before we look
+LISTEN_SECS = 0.002  # and for how long the asker itself reads it
 FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
 LAST_PAUSE_SECS = 0.02  # up to this, or to
 FIRST_FACTOR = 8  # at least so many times what a look costs: who waits for a large tree looks less often,
@@ -68,7 +69,8 @@ class Turn:
             child.evidence = evidence
         self._evidence = evidence
         self._begin = time.monotonic()
-        self._not_before = 0.0
+        self._not_before = self._listen_until = 0.0
+        self._said = 0  # how many bytes had come out at the begin
         self._pause = FIRST_PAUSE_SECS
         self._before: Optional[Sizes] = None
         self._proven = False  # it waits, by evidence
@@ -95,10 +97,16 @@ class Turn:
         return self.possible and self._child.stood == self._sizes()
 
     def begin(self) -> None:
-        """Count silence from now on. Most programs answer at once: it would be in vain to look before."""
+        """Count silence from now on, just before a line is written. `wait` has to be next.
+
+        Most programs answer at once: it would be in vain to look before, and for those the asker itself listens. As
+        little as can be is done between the write and that: they may share a CPU.
+        """
+        _, self._said = self._sizes()
         self._begin = time.monotonic()
         self._not_before = self._begin + ANSWER_SECS
-        self._before = self._sizes()
+        if self._evidence is not None and self._child.hush():
+            self._listen_until = self._begin + LISTEN_SECS
 
     def note(self) -> None:
         """Remember, if there is evidence, that the process waits; see `stands`."""
@@ -116,7 +124,7 @@ class Turn:
         if sizes != self._before:
             self._before = sizes
             self._pause = FIRST_PAUSE_SECS
-        elif now < self._not_before:
+        if now < self._not_before and sizes[1] == self._said:
             self.until = self._not_before
             return False
         at = None
@@ -138,6 +146,8 @@ class Turn:
         ManagerClosedError, ProcpoolError.
         """
         child = self._child
+        if self._listen_until:
+            self._listen(self._not_before)
         waiter = Waiter()
         try:
             while True:
@@ -158,9 +168,20 @@ class Turn:
                 blind = found is None and self.blind and not patient
                 if blind or (deadline is not None and time.monotonic() >= deadline):
                     return None
-                waiter.sleep(earliest(deadline, self.until))
+                until = earliest(deadline, self.until)
+                if not self._listen_until or not self._listen(until):
+                    waiter.sleep(until)
         finally:
             child.forget_waiter(waiter)
+
+    def _listen(self, until: Optional[float]) -> bool:
+        """Wait for output, or the moment; False if the reader thread has to look after it again."""
+        latest = self._listen_until
+        if time.monotonic() < latest and self._child.listen(latest if until is None else min(until, latest)):
+            return True
+        self._listen_until = 0.0
+        self._child.heed()
+        return False
 
     def _look(self, messages: int) -> Optional[bool]:
         """Ask the kernel."""

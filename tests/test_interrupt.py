@@ -187,6 +187,82 @@ print("unharmed")
 """
 
 
+ASKS = """
+import random, signal, sys, threading, time
+import procpool
+
+COUNTER = '''
+import os, signal
+signal.alarm(100)
+count = 0
+rest = b""
+os.write(1, b"> ")
+while True:
+    data = os.read(0, 4096)
+    if not data: break
+    *lines, rest = (rest + data).split(b"\\\\n")
+    for line in lines:
+        for _ in range(int(line)):
+            os.write(1, b"line %d\\\\n" % count)
+            count += 1
+        os.write(1, b"> ")
+'''
+
+def interrupt(*_):
+    if armed:
+        armed.clear()
+        raise KeyboardInterrupt
+
+def storm():
+    while not over.wait(chance.uniform(0, 0.003)):
+        if armed: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+def follow():
+    lines.extend(process.follow(since="", timeout=60))
+
+armed = []
+over = threading.Event()
+chance = random.Random({seed})
+signal.signal(signal.SIGINT, interrupt)
+asked = interrupted = 0
+lines = []
+with procpool.ProcessManager(guardian=False) as manager:
+    process = manager.spawn("a", [sys.executable, "-S", "-E", "-c", COUNTER], merge_stderr=True)
+    threads = [threading.Thread(target=target, daemon=True) for target in (storm, follow)]
+    for thread in threads: thread.start()
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        size = chance.choice([1, 2, 5, 30])
+        try:
+            armed.append(True)
+            answer = process.ask(str(size), 10)
+            armed.clear()
+        except KeyboardInterrupt:
+            interrupted += 1
+            continue
+        assert len(answer.stdout) == size and not answer.partial.stdout, answer
+        asked += 1
+    over.set()
+    process.close_stdin()
+    for thread in threads: thread.join()
+    numbers = [int(line.text.rpartition(" ")[2]) for line in lines[:-1]]  # the last one is a prompt
+    assert numbers == list(range(len(numbers))), "bytes are missing, or came twice"
+    assert not any(line.dropped for line in lines) and len(lines) == process.info().lines.stdout
+assert asked > 10 and interrupted > 10, (asked, interrupted)
+print("nothing lost")
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an asker reads nothing itself")
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.stress)])
+def test_p44_ctrl_c_in_an_ask_loses_nothing(seconds):
+    """What an asker has read itself, when it is interrupted, is in the buffer all the same, once and in its place."""
+    seed = random.randrange(10**6)
+    done = run(ASKS.format(seed=seed, seconds=seconds), 100, PROCPOOL_SYSTEM="linux")
+    assert done.stdout == "nothing lost\n", f"seed {seed}\n{done.stderr}"
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.9 and 3.10 break plain assignments apart; see gotchas")
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.stress)])

@@ -6,7 +6,7 @@ import codecs
 import functools
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any, NamedTuple
 
 from procpool.snapshot import Part
@@ -152,10 +152,14 @@ class LineBuffer:
         self._pins: list[list[int]] = []
         self._final = False  # the stream ended in a line without a newline, which then counts as one
 
+    # Whoever appends or looks may be in the main thread, where Ctrl-C comes at any call. So what is changed is made
+    # first, and takes its place in one step: nothing comes between assignments that call nothing, also not between
+    # those of one statement (in 3.9 and 3.10 it may: there only the reader thread appends).
+
     def _begin(self) -> None:
-        self._ring = deque(maxlen=self.max_lines)
-        self._ring_cuts, self._backlog, self._counts, self._cuts = deque(), deque(), deque(), deque()
-        self._marks = deque()
+        self._ring, self._ring_cuts, self._backlog, self._counts, self._cuts, self._marks = (
+            deque(maxlen=self.max_lines), deque(), deque(), deque(), deque(), deque()
+        )  # fmt: skip
 
     def bound(self, max_bytes: int) -> None:
         """Change how many bytes are kept; what is too much goes now."""
@@ -164,30 +168,35 @@ class LineBuffer:
         self.settle()
 
     def append(self, chunk: bytes, order: int = 0, time: float = 0.0) -> None:
-        """Take the next bytes of the stream; `order` and `time` are remembered for the lines that end in them."""
+        """Take the next bytes of the stream, all or none; `order` and `time` go with the lines that end in them."""
         if self._backlog is _NOTHING:
             self._begin()
         size = len(chunk)
-        self.bytes += size
         found = chunk.count(b"\n")
         bound = self.max_line_bytes
+        cuts: tuple[int, ...] = ()
         if not found and self._open + size <= bound:
-            self._open += size
+            left = self._open + size
         elif found and size <= bound and self._open + chunk.find(b"\n") <= bound:
-            self._open = size - 1 - chunk.rfind(b"\n")
+            left = size - 1 - chunk.rfind(b"\n")
         else:
-            found = self._cut(chunk)
-        if self._backlog and len(self._backlog[-1]) + size <= JOIN_BYTES:
+            found, left, cuts = self._cut(chunk)
+        joined = bool(self._backlog) and len(self._backlog[-1]) + size <= JOIN_BYTES
+        # From here on nothing is called.
+        if joined:
             self._backlog[-1] += chunk
             self._counts[-1] += found
         else:
-            self._backlog.append(chunk)
-            self._counts.append(found)
+            self._backlog += (chunk,)
+            self._counts += (found,)
+        self.bytes += size
         self._raw += size
+        self._open = left
+        self._cuts += cuts
         if found:
             self._waiting += found
             self.lines += found
-            self._marks.append((self.lines, order, time))
+            self._marks += ((self.lines, order, time),)
         if self._waiting > self.max_lines or self._raw > self.max_bytes:
             self._shed()
 
@@ -204,10 +213,11 @@ class LineBuffer:
             self.lines += 1
             self._marks.append((self.lines, order, time))
 
-    def _cut(self, chunk: bytes) -> int:
-        """Note where long lines are cut; return how many lines (and pieces) end in the chunk."""
+    def _cut(self, chunk: bytes) -> tuple[int, int, tuple[int, ...]]:
+        """Return how many lines (and pieces) end in a chunk, how many bytes are left, and where long lines are cut."""
         bound = self.max_line_bytes
-        offset = self.bytes - len(chunk)
+        offset = self.bytes
+        cuts = []
         start = -self._open  # where the current line begins; negative: in an earlier chunk
         found = 0
         while True:
@@ -218,13 +228,12 @@ class LineBuffer:
             while at < end and at < last and 0x80 <= chunk[at] < 0xC0:
                 at += 1
             if at < end:
-                self._cuts.append(offset + at)
+                cuts.append(offset + at)
                 start = at
             elif newline >= 0:
                 start = newline + 1
             else:
-                self._open = len(chunk) - start
-                return found
+                return found, len(chunk) - start, tuple(cuts)
             found += 1
 
     def _shed(self) -> None:
@@ -238,20 +247,15 @@ class LineBuffer:
                 break
             if keep is not None and self.lines - lines >= keep:
                 break
-            dropped = self._backlog.popleft()
-            self._counts.popleft()
-            self._waiting = lines
-            self._raw = size
             begin = self.bytes - size
-            while self._cuts and self._cuts[0] < begin:
-                self._cuts.popleft()
-            self._torn = not dropped.endswith(b"\n")
-            if self._cuts and self._cuts[0] == begin:
-                self._cuts.popleft()
-                self._torn = False
-            self._ring.clear()
-            self._ring_cuts.clear()
-            self._ring_bytes = 0
+            torn = not self._backlog[0].endswith(b"\n") and begin not in self._cuts
+            cuts = self._cuts and deque([cut for cut in self._cuts if cut > begin])
+            ring = self._ring and self._make_ring(())
+            ring_cuts = self._ring_cuts and deque()
+            # From here on nothing is called.
+            del self._backlog[0], self._counts[0]
+            self._waiting, self._raw, self._torn, self._cuts = lines, size, torn, cuts
+            self._ring, self._ring_bytes, self._ring_cuts = ring, 0, ring_cuts
         self._forget_marks(self.lines - self._waiting - len(self._ring))
 
     def _forget_marks(self, first: int) -> None:
@@ -268,9 +272,6 @@ class LineBuffer:
         if self._marks and self._marks[0][0] <= first:
             self._forget_marks(first)
         return first
-
-    # Whoever looks may be in the main thread, where Ctrl-C comes at any call. So what a look changes is made first, and
-    # takes its place in one step: nothing comes between the assignments of one statement (in 3.9 and 3.10 it may).
 
     def _split(self) -> None:
         data = b"".join(self._backlog)
@@ -300,28 +301,30 @@ class LineBuffer:
             unfinished = records.pop()
         if torn:
             del records[0]
-        surplus = len(self._ring) + len(records) - self.max_lines
-        if torn or (surplus >= len(self._ring) and not self._pins):
+        ring, size = self._ring, self._ring_bytes
+        surplus = len(ring) + len(records) - self.max_lines
+        if torn or (surplus >= len(ring) and not self._pins):
             ring, size = self._make_ring(()), 0
-        else:
-            ring, size = self._make_ring(self._ring), self._ring_bytes
-            if surplus > 0 and not self._pins:
-                size -= sum(map(len, islice(self._ring, surplus))) + surplus
+        elif surplus > 0 and not self._pins:
+            size -= sum(map(len, islice(ring, surplus))) + surplus
+        if (ring.maxlen is None) != bool(self._pins):
+            ring = self._make_ring(ring)
         whole = len(records) == waiting and not cut_numbers and not torn  # then the sizes need no sum
         if not self._pins and len(records) > self.max_lines:
             del records[: len(records) - self.max_lines]
             whole = False
-        ring.extend(records)
         size += len(data) - len(unfinished) if whole else sum(map(len, records)) + len(records)
-        first = self.lines - len(ring)
-        cuts = deque([number for number in (*self._ring_cuts, *cut_numbers) if number >= first])
-        rest = deque([unfinished] if unfinished else ())
-        counts = deque([0] if unfinished else ())
-        none: deque[int] = deque()
-        (
-            self._ring, self._ring_bytes, self._ring_cuts, self._backlog, self._counts, self._raw, self._waiting,
-            self._torn, self._cuts,
-        ) = ring, size, cuts, rest, counts, len(unfinished), 0, False, none  # fmt: skip
+        ring_cuts = self._ring_cuts
+        if ring_cuts or cut_numbers:
+            first = self.lines - min(len(ring) + len(records), ring.maxlen or self.lines)
+            ring_cuts = deque([number for number in (*ring_cuts, *cut_numbers) if number >= first])
+        cuts = self._cuts and deque()
+        rest, counts = (deque((unfinished,)), deque((0,))) if unfinished else (deque(), deque())
+        raw = len(unfinished)
+        # From here on nothing is called.
+        ring += records
+        self._ring, self._ring_bytes, self._ring_cuts, self._cuts = ring, size, ring_cuts, cuts
+        self._backlog, self._counts, self._raw, self._waiting, self._torn = rest, counts, raw, 0, False
 
     def _trim(self) -> None:
         """Drop from the ring what is too many or too much, but nothing that is pinned."""
@@ -351,8 +354,12 @@ class LineBuffer:
             line, chars = first, 0
         # From the newest on: what is kept may be much, and what is new is little, most of the time.
         records = list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
-        cuts = tuple([number - line for number in self._ring_cuts if number >= line])
-        marks = list(takewhile(lambda mark: mark[0] > line, reversed(self._marks)))
+        cuts = tuple([number - line for number in self._ring_cuts if number >= line]) if self._ring_cuts else ()
+        marks = []
+        for mark in reversed(self._marks):
+            if mark[0] <= line:
+                break
+            marks.append(mark)
         runs = []
         before = line
         for lines, order, time in reversed(marks):

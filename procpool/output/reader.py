@@ -12,6 +12,7 @@ import select
 import signal
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Callable, Optional, Protocol, Union
 
 from procpool.duty import open_pipes, start_thread
@@ -43,20 +44,31 @@ class Owner(Protocol):
     """Whose output a channel reads."""
 
     def feed(self, channel: Channel, chunk: bytes) -> None:
-        """Take the next bytes of the channel's stream."""
+        """Take the next bytes of the channel's stream. In the thread that read them; the channel is locked."""
 
     def ended(self, channel: Channel) -> None:
-        """Take note that the channel's stream has ended, and close its fd, which others may be asking something."""
+        """Take note that the channel's stream has ended, and close its fd, which others may be asking something.
+
+        The channel is locked.
+        """
+
+    def went_on(self, channel: Channel) -> None:
+        """See to what follows, in the reader thread: some bytes were taken, or the stream has ended."""
 
     def fail(self, error: BaseException) -> None:
         """Take note that serving failed, or that the reader is gone."""
 
 
 class Channel:
-    """One stream's fd, read in the reader thread alone."""
+    """One stream's fd, read in the reader thread or, for a moment, by one who waits for an answer.
+
+    That one may be interrupted by Ctrl-C. So what it reads is kept in the very step that reads it, until it is in the
+    buffer, and whoever comes next takes it from there.
+    """
 
     __slots__ = (
-        "fd", "name", "buffer", "bound", "owed", "paused", "reading", "size", "big", "small", "_owner", "_reader"
+        "fd", "name", "buffer", "bound", "owed", "paused", "reading", "size", "big", "small", "_owner", "_reader",
+        "_guard", "_hushed", "_heard", "_heard_at",
     )  # fmt: skip
 
     def __init__(
@@ -74,16 +86,35 @@ class Channel:
         self.bound = bound  # of a terminal: how much it may hold, for it cannot tell how much that is
         self._owner = owner
         self._reader = reader
+        # Makes one step of a read and of what takes the bytes, so that they keep their order, and keeps the fd from
+        # being closed in between. Held across one read, which does not block, and while the owner takes the bytes under
+        # its own lock, which is the inner one.
+        self._guard = Guard()
+        self._hushed = False  # the reader thread looks away, for a listener
+        self._heard: Sequence[bytes] = ()  # what that one read, one chunk at the most, and where it begins
+        self._heard_at = 0
 
     def ready(self) -> None:
-        """Read once: every fd that is ready gets its turn before any gets another."""
-        self.reading = True
-        try:
-            self._read()
-        finally:
-            self.reading = False
+        """Read once: every fd that is ready gets its turn before any gets another. In the reader thread."""
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
+            if self._heard:
+                self._take_heard()
+            self.reading = True
+            try:
+                size = self._read()
+            finally:
+                self.reading = False
+        if size is None:
+            self.close()
+        elif size:
+            self._owner.went_on(self)
+            if (self.size > PIPE_BYTES or size * 2 > PIPE_BYTES) and self.fd >= 0:
+                self._reader.growth.note(self, size)
 
-    def _read(self) -> None:
+    def _read(self) -> Optional[int]:
+        """Read, and pass on what there is; return how much, None at the end of the stream."""
         try:
             chunk: Union[bytes, memoryview]
             if self.size == PIPE_BYTES:
@@ -92,21 +123,65 @@ class Channel:
                 chunk = self._reader.growth.read(self.fd)
         except BlockingIOError:
             self.owed = 0  # there is nothing left
-            return
+            return 0
         except OSError as error:
             if self.bound is None or error.errno != errno.EIO:
                 raise
-            chunk = b""  # nobody has the other end of the terminal any more
-        if not chunk:
-            self.close()
-            return
-        size = len(chunk)
-        for begin in range(0, size, PIPE_BYTES):
+            return None  # nobody has the other end of the terminal any more
+        for begin in range(0, len(chunk), PIPE_BYTES):
             piece = bytes(chunk[begin : begin + PIPE_BYTES])
             self.owed -= len(piece)  # and not before: what is owed nothing any more has its exit published
             self._owner.feed(self, piece)
-        if (self.size > PIPE_BYTES or size * 2 > PIPE_BYTES) and self.fd >= 0:
-            self._reader.growth.note(self, size)
+        return len(chunk) or None
+
+    def hush(self) -> None:
+        """Have the reader thread look away, for one who listens. Linux only."""
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
+            if self.fd >= 0:
+                self._hushed = True
+                self._reader.hush(self.fd)
+
+    def listen(self) -> bool:
+        """Read once, in the listener's thread; False: the reader thread has to see to it, and finds it as it was."""
+        me = self._guard.check()
+        with self._guard.lock:
+            self._guard.holder = me
+            if self.fd < 0 or self.paused or self._heard or not self._hushed:
+                return False
+            heard: list[bytes] = []
+            self._heard = heard
+            self._heard_at = self.buffer.bytes
+            self.reading = True
+            try:
+                heard.extend(map(os.read, (self.fd,), (PIPE_BYTES,)))
+            except OSError:  # there is nothing after all
+                pass
+            self._take_heard()
+            return any(heard)
+
+    def heed(self) -> None:
+        """Have the reader thread look again, and pass on what an interrupted listener left; may come twice."""
+        if self._hushed:
+            me = self._guard.check()
+            with self._guard.lock:
+                self._guard.holder = me
+                self._take_heard()
+                if self.fd >= 0:
+                    self._reader.hush(self.fd, over=True)
+                self._hushed = False
+
+    def _take_heard(self) -> None:
+        """Pass on what a listener read. The caller holds the lock.
+
+        The buffer takes all of a chunk or nothing, and shows by its size whether it did. Of what is owed nothing is
+        taken off, which may be interrupted: the reader thread finds that there is nothing left.
+        """
+        for heard in self._heard:
+            if heard and self.buffer.bytes == self._heard_at:
+                self._owner.feed(self, heard)
+        self._heard, self.reading = (), False
 
     def unread(self) -> int:
         """Return how many bytes lie in the pipe; of a terminal, how many may."""
@@ -144,8 +219,13 @@ class Channel:
         if self.fd >= 0:
             self._reader.unwatch(self.fd)
             self._reader.growth.forget(self)
-            self.owed = 0
-            self._owner.ended(self)
+            me = self._guard.check()
+            with self._guard.lock:
+                self._guard.holder = me
+                self._take_heard()
+                self.owed = 0
+                self._owner.ended(self)
+            self._owner.went_on(self)
 
     def fail(self, error: BaseException) -> None:
         """Take note that serving failed."""
@@ -249,6 +329,15 @@ class Reader:
         """Serve the source of an fd no longer. In the thread only."""
         if self._sources.pop(fd, None) is not None and self.failure is None:
             self._poller.unregister(fd)
+
+    def hush(self, fd: int, *, over: bool = False) -> None:
+        """Do not look at an fd until it is `over`. By any thread; the caller keeps the fd from being closed."""
+        poller = self._poller
+        try:
+            if poller is not None:
+                poller.modify(fd, select.POLLIN if over else 0)
+        except OSError:
+            pass  # it is not looked at: its stream is paused, or about to be closed
 
     def _start(self) -> None:
         if not self._pipe:  # else a start was interrupted

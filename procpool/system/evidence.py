@@ -117,7 +117,7 @@ class Witness:
     def _look(self) -> Optional[bool]:
         if time.monotonic() - self._compared >= WRAP_SECS and self._outdated():
             self._list()
-        found = self._judge()
+        found = self._judge(counted=len(self._threads) > 1)
         if not self._outdated():
             return found
         self._list()
@@ -133,7 +133,8 @@ class Witness:
                 return False
         return found
 
-    def _judge(self) -> Optional[bool]:
+    def _judge(self, *, counted: bool = True) -> Optional[bool]:
+        """Look at each thread; not `counted`: it is alone, and how often it ran is not asked if it need not stand."""
         self.again = 0.0
         self.blind = False
         last = self._last
@@ -148,7 +149,7 @@ class Witness:
         waiting: Optional[Wait] = None
         unclear = False
         for thread in sorted(self._threads, key=lambda thread: thread != last):
-            state, switches = self._status(thread)
+            state, switches = self._status(thread) if counted else (self._state(thread), b"")
             if not state or state in b"ZX":
                 continue  # it is gone
             if state in b"RD":
@@ -176,7 +177,7 @@ class Witness:
             self._still = None
             return None if unclear else False
         if waiting.seconds is not None:
-            return self._stands(tuple(runs), TIMED_SECS)
+            return self._stands(tuple(runs), TIMED_SECS) if counted else self._judge()
         return self._stands(tuple(runs), STEADY_SECS if len(runs) > 1 else 0.0)
 
     def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float) -> bool:
@@ -246,6 +247,15 @@ class Witness:
             return b"", b""
         begin = text.index(b"\nState:\t") + 8
         return text[begin : begin + 1], text[text.index(b"\nvoluntary_ctxt_switches:") :]
+
+    def _state(self, thread: Thread) -> bytes:
+        """Return a thread's state alone, in half the time."""
+        try:
+            text = self._read(thread, "stat")
+        except (FileNotFoundError, ProcessLookupError):
+            return b""
+        begin = text.rindex(b")") + 2  # the name before may hold anything
+        return text[begin : begin + 1]
 
     def _call(self, thread: Thread) -> Optional[list[int]]:
         """Return the number of the system call that a thread is in, its arguments and its stack pointer.

@@ -119,6 +119,9 @@ def test_p18_an_exit_waits_for_the_last_piece_of_a_large_read(pipe):
         def feed(self, channel, chunk):
             owed.append(channel.owed)
 
+        def went_on(self, channel):
+            pass
+
     stream = pipe()
     fcntl.fcntl(stream.fd, growth.F_SETPIPE_SZ, GROWN_BYTES)
     os.write(stream.other, b"x" * (3 * PIPE_BYTES))
