@@ -588,7 +588,13 @@ class Child:
     # The end: one thread at a time looks after the tree
 
     def claim(self, claim: Claim, by: Optional[str] = None) -> bool:
-        """Become the one that looks after the tree (`by`: that ends it); False if another one does."""
+        """Become the one that looks after the tree (`by`: that ends it); False if another one does.
+
+        Raises RuntimeError in a signal handler that interrupted what the reader thread would wait for.
+        """
+        for source in (*self.channels, self.stdin):
+            if source is not None:
+                source.guard.check()
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me

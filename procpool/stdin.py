@@ -37,7 +37,7 @@ class Stdin:
     A message is written by its caller, or, when the pipe is full, by the reader thread in the caller's turn.
     """
 
-    __slots__ = ("fd", "closed", "messages", "_child", "_queue", "_watched", "_guard")
+    __slots__ = ("fd", "closed", "messages", "_child", "_queue", "_watched", "guard")
 
     def __init__(self, fd: int, child: Child) -> None:
         os.set_blocking(fd, False)
@@ -49,13 +49,13 @@ class Stdin:
         self._watched = False  # the reader thread's own
         # The write lock: guards fd, messages and _queue. Held across one write, or one question about the fd, which do
         # not block, and nothing else.
-        self._guard = Guard()
+        self.guard = Guard()
 
     def put(self, message: Message) -> None:
         """Write a message, or queue what the pipe has no room for."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self.closed:
                 message.closed = True
                 return
@@ -69,9 +69,9 @@ class Stdin:
 
     def take_back(self, message: Message) -> None:
         """Write no more of a message."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if message in self._queue:
                 self._queue.remove(message)
 
@@ -83,9 +83,9 @@ class Stdin:
 
     def close_now(self) -> None:
         """Close it, in the reader thread, or when there is none any more."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             self.closed = True
             while self._queue:
                 self._queue.pop(0).closed = True
@@ -97,9 +97,9 @@ class Stdin:
 
     def ready(self) -> None:
         """Write on, in the reader thread."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             while self._queue:
                 self._write(self._queue[0])
                 if not self._queue[0].done:
@@ -117,16 +117,16 @@ class Stdin:
     @property
     def unread(self) -> bool:
         """Whether there is input that the process has not read. Linux only."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             return bool(self._queue) or (self.fd >= 0 and self._lies_unread())
 
     def device(self) -> Optional[Device]:
         """What it is that the process reads from; None when it is closed. Linux only."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             return self._device() if self.fd >= 0 else None
 
     def _lies_unread(self) -> bool:
@@ -202,33 +202,33 @@ class Terminal(Stdin):
     def resize(self, rows: int, cols: int) -> None:
         """Change the size; nothing once it is closed."""
         self._child.stood = None
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self.fd >= 0:
                 terminal.resize(self.fd, rows, cols)
 
     def interrupt(self) -> None:
         """Have the kernel interrupt the foreground job; where it cannot be asked, write what Ctrl-C writes."""
         self._child.stood = None
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self.fd < 0 or terminal.signal_foreground(self.fd, signal.SIGINT):
                 return
             key = terminal.Modes(self.fd).interrupt
         self.put(Message(key))
 
     def _modes(self) -> Optional[terminal.Modes]:
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             return terminal.Modes(self.fd) if self.fd >= 0 else None
 
     def _end(self) -> None:
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             while self._queue:
                 self._queue.pop(0).closed = True
             if self.fd < 0:

@@ -463,11 +463,13 @@ def test_p43_if_the_reader_dies_every_waiter_gets_an_error():
 
 HANDLERS = {
     "info": (lambda process: process.info(), lambda process: process._child.guard),
-    "write": (lambda process: process.write("x"), lambda process: process._child.stdin._guard),
+    "write": (lambda process: process.write("x"), lambda process: process._child.stdin.guard),
     "send_signal": (lambda process: process.send_signal(0), lambda process: process._child._pin),
     "start": (lambda process: process._manager.start("a", "true"), lambda process: process._child.reader._guard),
     "start, registry": (lambda process: process._manager.start("a", "true"), lambda process: process._pool.guard),
     "kill": (lambda process: process._manager.kill_all(), lambda process: process._child.guard),
+    "kill, writing": (lambda process: process._manager.kill_all(), lambda process: process._child.stdin.guard),
+    "kill, reading": (lambda process: process.kill(), lambda process: process._child.channels[0].guard),
 }
 
 

@@ -68,7 +68,7 @@ class Channel:
 
     __slots__ = (
         "fd", "name", "buffer", "bound", "owed", "paused", "reading", "size", "big", "small", "_owner", "_reader",
-        "_guard", "_hushed", "_heard", "_heard_at",
+        "guard", "_hushed", "_heard", "_heard_at",
     )  # fmt: skip
 
     def __init__(
@@ -89,16 +89,16 @@ class Channel:
         # Makes one step of a read and of what takes the bytes, so that they keep their order, and keeps the fd from
         # being closed in between. Held across one read, which does not block, and while the owner takes the bytes under
         # its own lock, which is the inner one.
-        self._guard = Guard()
+        self.guard = Guard()
         self._hushed = False  # the reader thread looks away, for a listener
         self._heard: Sequence[bytes] = ()  # what that one read, one chunk at the most, and where it begins
         self._heard_at = 0
 
     def ready(self) -> None:
         """Read once: every fd that is ready gets its turn before any gets another. In the reader thread."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self._heard:
                 self._take_heard()
             self.reading = True
@@ -136,18 +136,18 @@ class Channel:
 
     def hush(self) -> None:
         """Have the reader thread look away, for one who listens. Linux only."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self.fd >= 0:
                 self._hushed = True
                 self._reader.hush(self.fd)
 
     def listen(self) -> bool:
         """Read once, in the listener's thread; False: the reader thread has to see to it, and finds it as it was."""
-        me = self._guard.check()
-        with self._guard.lock:
-            self._guard.holder = me
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
             if self.fd < 0 or self.paused or self._heard or not self._hushed:
                 return False
             heard: list[bytes] = []
@@ -164,9 +164,9 @@ class Channel:
     def heed(self) -> None:
         """Have the reader thread look again, and pass on what an interrupted listener left; may come twice."""
         if self._hushed:
-            me = self._guard.check()
-            with self._guard.lock:
-                self._guard.holder = me
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
                 self._take_heard()
                 if self.fd >= 0:
                     self._reader.hush(self.fd, over=True)
@@ -219,9 +219,9 @@ class Channel:
         if self.fd >= 0:
             self._reader.unwatch(self.fd)
             self._reader.growth.forget(self)
-            me = self._guard.check()
-            with self._guard.lock:
-                self._guard.holder = me
+            me = self.guard.check()
+            with self.guard.lock:
+                self.guard.holder = me
                 self._take_heard()
                 self.owed = 0
                 self._owner.ended(self)
