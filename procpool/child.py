@@ -117,7 +117,7 @@ class Child:
         self._changed = changed  # has the housekeeper look
 
         # Guards everything below, the buffers included. Held for looks and changes only: never while something is
-        # read, written, started, signalled or waited for, and never together with another lock.
+        # read, written, started, signalled or waited for; no other lock is taken meanwhile.
         self.guard = Guard()
         self.waiters: set[Waiter] = set()  # woken, and removed, at every change
         self.buffers = {"stdout": make_buffer()}
