@@ -393,7 +393,7 @@ class Child:
         """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
         spans = {name: buffer.since(positions[name]) for name, buffer in self.buffers.items()}
         ends = {name: span.end(self.decoding) for name, span in spans.items()}
-        if max_lines is not None and sum(len(span.records) for span in spans.values()) > max_lines:
+        if max_lines is not None and sum(span.number for span in spans.values()) > max_lines:
             spans, ends = _first_lines(spans, max_lines)
         return View(spans, ends, self.eof, not self.exited, self.returncode if self.exited else None)
 
@@ -722,12 +722,6 @@ def _first_lines(spans: dict[str, Span], limit: int) -> tuple[dict[str, Span], P
             if left > 0:
                 runs.append((min(lines, left), number, time_))
                 left -= lines
-        cut[name] = span._replace(
-            records=span.records[:count],
-            cuts=tuple(index for index in span.cuts if index < count),
-            unfinished=b"",
-            final=span.final and count == len(span.records),
-            runs=tuple(runs),
-        )
+        cut[name] = span.head(count)._replace(runs=tuple(runs))
         ends[name] = Position(span.first + count) if count else Position(span.first, span.skip)
     return cut, ends

@@ -495,7 +495,7 @@ class Process:
             if view is None:
                 self._expired(what, limit)
             positions = view.ends
-            if limit is not None and any(span.records for span in view.spans.values()):
+            if limit is not None and any(span.number for span in view.spans.values()):
                 deadline = time.monotonic() + limit  # for the next line
             yield child.render(view)
             if view.eof:

@@ -75,15 +75,16 @@ class Span(NamedTuple):
     first: int  # the number of the first line
     skip: int  # the characters of it that the position had passed
     dropped: int  # the lines between the position and `first`
-    records: list[bytes]  # lines without their newlines
-    cuts: tuple[int, ...]  # indexes of those records that end without a newline
+    number: int  # of finished lines
+    data: bytes  # those lines, as they came
+    cuts: tuple[int, ...]  # where in the data a line ends without a newline
     unfinished: bytes
-    final: bool  # the last record is the end of the stream, not a piece of a long line
+    final: bool  # the last line is the end of the stream, not a piece of a long line
     runs: tuple[tuple[int, int, float], ...]
 
     def end(self, decoding: Decoding) -> Position:
         """Return the position behind all of it."""
-        return Position(self.first + len(self.records), len(decoding.text_so_far(self.unfinished)))
+        return Position(self.first + self.number, len(decoding.text_so_far(self.unfinished)))
 
     def part(self, stream: str, decoding: Decoding) -> Part:
         """Decode."""
@@ -91,18 +92,29 @@ class Span(NamedTuple):
         texts = []
         size = start = 0
         for cut in self.cuts:
-            texts.append(decoding.text(b"\n".join(self.records[start : cut + 1])))
+            texts.append(decoding.text(self.data[start:cut]))
             size += len(texts[-1])
             breaks.append(size)
-            start = cut + 1
-        rest = self.records[start:]
-        if rest:
-            rest.append(b"")
-            texts.append(decoding.text(b"\n".join(rest)))
-        tail = size + len(texts[-1]) if rest else size
+            start = cut
+        texts.append(decoding.text(self.data[start:]))
+        tail = size + len(texts[-1])
         if self.unfinished:
             texts.append(decoding.text_so_far(self.unfinished))
         return Part(stream, "".join(texts), self.skip, tail, tuple(breaks), self.final, self.dropped, self.runs)
+
+    def head(self, count: int) -> Span:
+        """Return its first `count` lines."""
+        at = 0
+        cuts = iter((*self.cuts, len(self.data)))
+        cut = next(cuts)
+        for _ in range(count):
+            at = self.data.find(b"\n", at, cut) + 1 or cut
+            if at == cut:
+                cut = next(cuts, cut)
+        before = tuple([cut for cut in self.cuts if cut <= at])
+        return self._replace(
+            number=count, data=self.data[:at], cuts=before, unfinished=b"", final=self.final and count == self.number
+        )
 
 
 _NOTHING: Any = deque(maxlen=0)  # it cannot hold anything, and so be shared
@@ -240,20 +252,22 @@ class LineBuffer:
         """Drop chunks that are no longer wanted from the backlog, and with them the ring before it."""
         keep = min(pin[0] for pin in self._pins) if self._pins else None
         while len(self._backlog) > 1:
-            lines = self._waiting - self._counts[0]
             size = self._raw - len(self._backlog[0])
+            begin = self.bytes - size
+            ended = begin in self._cuts  # a piece, which was counted with the chunk that showed its end
+            lines = self._waiting - self._counts[0] - ended
             # The line that the next chunk begins with may be torn: it has to be one too many, or too long.
             if lines <= self.max_lines and size < self.max_bytes + CONTINUATION_BYTES:
                 break
             if keep is not None and self.lines - lines >= keep:
                 break
-            begin = self.bytes - size
-            torn = not self._backlog[0].endswith(b"\n") and begin not in self._cuts
+            torn = not ended and not self._backlog[0].endswith(b"\n")
             cuts = self._cuts and deque([cut for cut in self._cuts if cut > begin])
             ring = self._ring and self._make_ring(())
             ring_cuts = self._ring_cuts and deque()
             # From here on nothing is called.
             del self._backlog[0], self._counts[0]
+            self._counts[0] -= ended
             self._waiting, self._raw, self._torn, self._cuts = lines, size, torn, cuts
             self._ring, self._ring_bytes, self._ring_cuts = ring, 0, ring_cuts
         self._forget_marks(self.lines - self._waiting - len(self._ring))
@@ -263,12 +277,17 @@ class LineBuffer:
             self._marks.popleft()
 
     def settle(self) -> int:
-        """Split the backlog into the ring; return the number of the first line kept."""
-        if self._waiting:
-            self._split()
-        if self._ring.maxlen is None or self._ring_bytes + self._open > self.max_bytes:
-            self._trim()
-        first = self.lines - len(self._ring)
+        """Drop what is too much; return the number of the first line kept."""
+        if self._torn or self._cuts or len(self._ring) + self._waiting > self.max_lines:
+            fits = False
+        else:
+            fits = self._ring_bytes + self._raw + self._final <= self.max_bytes
+        if not fits:
+            if self._waiting:
+                self._split()
+            if self._ring.maxlen is None or self._ring_bytes + self._open > self.max_bytes:
+                self._trim()
+        first = self.lines - len(self._ring) - self._waiting
         if self._marks and self._marks[0][0] <= first:
             self._forget_marks(first)
         return first
@@ -352,9 +371,20 @@ class LineBuffer:
         if line < first:
             dropped = first - line
             line, chars = first, 0
-        # From the newest on: what is kept may be much, and what is new is little, most of the time.
-        records = list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
-        cuts = tuple([number - line for number in self._ring_cuts if number >= line]) if self._ring_cuts else ()
+        if line == self.lines - self._waiting and not self._cuts:
+            data = b"".join(self._backlog)
+            size = len(data) - self._open
+            data, unfinished = data[:size], data[size:]
+            cuts: tuple[int, ...] = (size,) if self._final and self._waiting else ()
+        else:
+            if self._waiting:
+                self._split()
+            # From the newest on: what is kept may be much, and what is new is little, most of the time.
+            records = (
+                list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
+            )
+            data, cuts = _join(records, [number - line for number in self._ring_cuts if number >= line])
+            unfinished = b"".join(self._backlog)
         marks = []
         for mark in reversed(self._marks):
             if mark[0] <= line:
@@ -366,9 +396,8 @@ class LineBuffer:
             if lines > before:
                 runs.append((lines - before, order, time))
                 before = lines
-        unfinished = b"".join(self._backlog)
-        final = self._final and bool(records)
-        return Span(line, chars, dropped, records, cuts, unfinished, final, tuple(runs))
+        final = self._final and line < self.lines
+        return Span(line, chars, dropped, self.lines - line, data, cuts, unfinished, final, tuple(runs))
 
     def tail(self, lines: int) -> Position:
         """Return the position of the newest `lines` lines."""
@@ -382,8 +411,10 @@ class LineBuffer:
 
     def unfinished(self) -> bytes:
         """Return the line that has not ended yet."""
-        self.settle()
-        return b"".join(self._backlog)
+        if not self._open:
+            return b""
+        last = self._backlog[-1]
+        return (last if self._open <= len(last) else b"".join(self._backlog))[-self._open :]
 
     def pin(self, pin: list[int]) -> None:
         """Keep all lines from a line on until `unpin`.
@@ -404,3 +435,20 @@ class LineBuffer:
         return bool(self._pins) and any(
             self.lines - line > self.max_lines or self.bytes - looked > self.max_bytes for line, looked in self._pins
         )
+
+
+def _join(records: list[bytes], cuts: list[int]) -> tuple[bytes, tuple[int, ...]]:
+    """Join lines, those with the numbers `cuts` without a newline; return also where in the whole these end."""
+    if not cuts:
+        records.append(b"")
+        return b"\n".join(records), ()
+    pieces = []
+    offsets = []
+    start = size = 0
+    for cut in cuts:
+        pieces.append(b"\n".join(records[start : cut + 1]))
+        size += len(pieces[-1])
+        offsets.append(size)
+        start = cut + 1
+    pieces.append(_join(records[start:], [])[0])
+    return b"".join(pieces), tuple(offsets)

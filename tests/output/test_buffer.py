@@ -34,6 +34,17 @@ def cut_up(data, sizes):
     return chunks
 
 
+def lines_of(span):
+    """Return the finished lines with their newlines, and pieces without."""
+    found = []
+    start = 0
+    for end in (*span.cuts, len(span.data)):
+        *lines, rest = span.data[start:end].split(b"\n")
+        found += [line + b"\n" for line in lines] + ([rest] if rest else [])
+        start = end
+    return found
+
+
 def model(data, ended, max_lines, max_bytes, max_line_bytes):
     """Return (lines, number of the first one kept, unfinished line): lines with their newlines."""
     bound = min(max_line_bytes, max_bytes)
@@ -67,9 +78,18 @@ def strip(line):
     return line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r") if line.endswith(b"\n") else None
 
 
+@pytest.fixture(scope="module", params=[None, 1, 20], ids=lambda size: "joined" if size is None else f"join-{size}")
+def joined(request):
+    """Chunks are joined up to 4096 bytes, so that these short inputs would always be one; and up to less."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param is not None:
+            patch.setattr("procpool.output.buffer.JOIN_BYTES", request.param)
+        yield
+
+
 @settings(max_examples=400)
 @given(some_bytes, st.lists(st.integers(1, 50), max_size=8), bounds, st.booleans(), st.booleans())
-def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(data, sizes, bounds, ended, peeking):
+def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(joined, data, sizes, bounds, ended, peeking):
     """However the bytes are cut up, and whoever looks meanwhile, the same lines are kept."""
     buffer = LineBuffer(*bounds)
     for chunk in cut_up(data, sizes):
@@ -80,14 +100,16 @@ def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(data, sizes, bo
         buffer.close()
     lines, first, rest = model(data, ended, *bounds)
     span = buffer.since(Position())
-    kept = [line.removesuffix(b"\n") if line.endswith(b"\n") else line for line in lines[first:]]
-    assert span.records == kept
+    kept = lines[first:]
+    assert lines_of(span) == kept
+    assert span.number == len(kept)
     assert span.first == span.dropped == first
     assert buffer.lines == len(lines)
     assert buffer.bytes == len(data)
     assert span.unfinished == rest
-    cuts = [index for index, line in enumerate(lines[first:]) if not line.endswith(b"\n")]
-    assert list(span.cuts) == cuts
+    for count in range(len(kept) + 1):
+        assert lines_of(span.head(count)) == kept[:count]
+        assert span.head(count).number == count
     part = span.part("stdout", UTF8)
     assert part.text == b"".join(lines[first:]).decode("utf-8", "replace") + UTF8.text_so_far(rest)
     assert part.text[part.tail :] == UTF8.text_so_far(rest)
@@ -97,7 +119,7 @@ def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(data, sizes, bo
 
 @settings(max_examples=400)
 @given(st.lists(some_bytes | st.none(), max_size=12), bounds)
-def test_p23_seen_and_dropped_are_all_that_was_written(steps, bounds):
+def test_p23_seen_and_dropped_are_all_that_was_written(joined, steps, bounds):
     """With reads in between (None), every line is seen once or counted as dropped, and the texts join."""
     buffer = LineBuffer(*bounds)
     position = Position()
@@ -143,7 +165,7 @@ def test_p24_memory_stays_within_the_bounds(data, sizes, bounds):
 
 @settings(max_examples=200)
 @given(some_bytes, some_bytes, bounds)
-def test_a_pinned_line_is_kept_until_it_is_unpinned(before, after, bounds):
+def test_a_pinned_line_is_kept_until_it_is_unpinned(joined, before, after, bounds):
     """A searcher that is behind finds everything from its pin on; afterwards the bounds hold again."""
     buffer = LineBuffer(*bounds)
     if before:
@@ -158,7 +180,7 @@ def test_a_pinned_line_is_kept_until_it_is_unpinned(before, after, bounds):
     span = buffer.since(Position(pinned))
     assert span.first == pinned
     lines, _, _ = model(before + after * 3, False, *bounds)
-    assert [r + b"\n" * (i not in span.cuts) for i, r in enumerate(span.records)] == lines[pinned:]
+    assert lines_of(span) == lines[pinned:]
     assert buffer.crowded == (len(lines) - pinned > bounds[0] or len(after) * 3 > bounds[1])
     buffer.unpin(pin)
     assert not buffer.crowded
@@ -173,7 +195,7 @@ def test_only_the_newest_lines_are_kept():
         buffer.append(b"".join(b"%d\n" % n for n in range(begin, begin + 1000)))
     span = buffer.since(Position())
     assert span.dropped == 99_000
-    assert span.records == [b"%d" % n for n in range(99_000, 100_000)]
+    assert lines_of(span) == [b"%d\n" % n for n in range(99_000, 100_000)]
 
 
 def test_the_ring_is_a_bounded_deque():
@@ -192,11 +214,11 @@ def test_p21_a_line_without_an_end_is_cut_into_pieces():
     buffer.append(b"end\n")
     span = buffer.since(Position())
     assert buffer.lines == 161
-    assert span.records[-1] == b"end"
-    assert all(len(record) == 65_536 for record in span.records[:-1])
-    assert sum(map(len, span.records)) <= 1 << 20
-    lines = span.part("stdout", UTF8).lines()
-    assert len(lines) == len(span.records)
+    *pieces, last = lines_of(span)
+    assert last == b"end\n"
+    assert all(len(piece) == 65_536 for piece in pieces)
+    assert len(span.data) <= 1 << 20
+    assert len(span.part("stdout", UTF8).lines()) == len(pieces) + 1 == span.number
 
 
 def test_the_tail_begins_where_it_can():
@@ -302,7 +324,7 @@ def interrupted(function, step):
 
 @settings(max_examples=60, deadline=None)
 @given(some_bytes, some_bytes, bounds, st.booleans(), st.booleans())
-def test_p44_ctrl_c_in_an_append_takes_all_or_nothing(old, new, bounds, settled, pinned):
+def test_p44_ctrl_c_in_an_append_takes_all_or_nothing(joined, old, new, bounds, settled, pinned):
     """At any step of it: its size tells which, and the next look finds the same as if there had been none."""
     for step in itertools.count():
         buffers = LineBuffer(*bounds), LineBuffer(*bounds)
