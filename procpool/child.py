@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from procpool import lifetime
 from procpool.errors import ManagerClosedError, ProcpoolError
+from procpool.facts import NamedTuple
 from procpool.guard import Guard
 from procpool.output.buffer import Decoding, LineBuffer, Position, Span
 from procpool.output.reader import Channel, Reader

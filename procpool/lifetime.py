@@ -11,9 +11,9 @@ import atexit
 import os
 import threading
 import weakref
-from typing import Protocol
 
 from procpool.duty import start_thread
+from procpool.facts import Protocol
 from procpool.guard import Guard
 
 

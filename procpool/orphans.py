@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable
 from typing import Optional
 
+from procpool.facts import Facts
 from procpool.process import seconds
-from procpool.snapshot import Facts
 from procpool.system import linux, tree
 
 

@@ -7,7 +7,7 @@ import signal as _signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, TextIO, Union
 
 from procpool.child import Child, Positions, Standing, View
 from procpool.errors import (
@@ -678,6 +678,9 @@ class Process:
             timeout=limit,
             output=self.tail(LAST_LINES) if output is None else output,
         )
+
+
+Ready = Union[Pattern, Sequence[Pattern], int, Callable[[Process], Any]]  # what a start can wait for
 
 
 def terminal_size(size: object) -> tuple[int, int]:

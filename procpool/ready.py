@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
 
 from procpool.errors import EndOfOutputError, StartError
 from procpool.output.search import Pattern, compile_patterns
-from procpool.process import Process
+from procpool.process import Process, Ready
 
-Ready = Union[Pattern, Sequence[Pattern], int, Callable[[Process], Any]]
 Wait = Callable[[Process, Optional[float]], None]
 
 ASK_AGAIN_SECS = 0.02  # a port, or a function, tells nobody when it changes

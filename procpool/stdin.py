@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import os
 import re
 import signal
@@ -133,9 +132,7 @@ class Stdin:
         import fcntl
         import termios
 
-        answer = array.array("i", [0])
-        fcntl.ioctl(self.fd, termios.FIONREAD, answer)
-        return answer[0] > 0
+        return fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)) != bytes(4)
 
     def _device(self) -> Device:
         status = os.fstat(self.fd)

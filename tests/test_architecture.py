@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 
 # The architecture, from the ground up. Rooms on one floor do not know each other.
 FLOORS = [
-    {"errors", "guard", "keys", "plain"},
+    {"errors", "facts", "guard", "keys", "plain"},
     {"snapshot"},
     {"duty"},
     {"lifetime", "output", "system", "housekeeper"},

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import pickle
 import signal
 import threading
 import time
+import typing
 
 import pytest
 
 import procpool
 from conftest import child, fork, is_alive, our_fds, our_threads, until
+from procpool.output.buffer import Position
 from procpool.output.reader import Reader
+from procpool.snapshot import Part
 
 
 def test_p42_list_and_count_are_right_without_anyone_calling_wait(manager):
@@ -528,3 +532,29 @@ def test_p35_a_close_that_overtakes_the_reader_leaves_no_fd(monkeypatch):
     gate.set()
     until(lambda: not our_threads(), "the end of the threads")
     assert our_fds() <= before
+
+
+def test_frameworks_can_read_the_hints_of_verbs_and_options():
+    """Those that make a tool of any function look at its annotations, which are strings in the source."""
+    hints = typing.get_type_hints(procpool.Process.ask)
+    assert (hints["line"], hints["return"]) == (str, procpool.Output)
+    options = typing.get_type_hints(procpool.StartOptions)
+    assert options["pty"] is bool
+    assert options["max_lines"] == typing.Optional[int]
+    assert set(options) == set(inspect.signature(procpool.ProcessManager.start).parameters) - {
+        "self", "agent_id", "command", "args"
+    }  # fmt: skip
+    assert not procpool.StartOptions.__required_keys__
+
+
+def test_named_tuples_are_what_they_are_elsewhere():
+    """Though they are made without `typing`: fields, defaults, methods, copies and pickles."""
+    line = Position(3)
+    assert line == (3, 0)
+    assert line._replace(chars=4).chars == 4
+    assert repr(line) == "Position(line=3, chars=0)"
+    assert pickle.loads(pickle.dumps(line)) == line
+    assert Position.__doc__
+    assert Part.lines.__doc__
+    with pytest.raises(TypeError):
+        Position(1, 2, 3)

@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from procpool.errors import NotAuthorizedError
+from procpool.facts import NamedTuple
 
 # What a program needs to find its way; no name that services keep their keys under.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "VIRTUAL_ENV")

@@ -7,8 +7,9 @@ import functools
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
+from procpool.facts import NamedTuple
 from procpool.snapshot import Part
 
 JOIN_BYTES = 4096  # chunks are joined up to this size: a child that writes line by line costs no list entry a line
@@ -380,9 +381,7 @@ class LineBuffer:
             if self._waiting:
                 self._split()
             # From the newest on: what is kept may be much, and what is new is little, most of the time.
-            records = (
-                list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
-            )
+            records = list(self._ring) if line == first else list(islice(reversed(self._ring), self.lines - line))[::-1]
             data, cuts = _join(records, [number - line for number in self._ring_cuts if number >= line])
             unfinished = b"".join(self._backlog)
         marks = []

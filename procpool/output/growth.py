@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional, Protocol
+from typing import Optional
+
+from procpool.facts import Protocol
 
 PIPE_BYTES = 1 << 16  # what a pipe holds by default: one read empties it
 # One read takes as much: beside a busy Python thread each read costs 5 ms of waiting for the GIL, however large it is.

@@ -5,17 +5,18 @@ It runs no user code and does no logging: nothing here may block but `select`.
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import select
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Callable, Optional, Protocol, Union
+from typing import Any, Callable, Optional, Union
 
 from procpool.duty import open_pipes, start_thread
+from procpool.facts import Protocol
 from procpool.guard import Guard
 from procpool.output.buffer import LineBuffer
 from procpool.output.growth import PIPE_BYTES, Growth
@@ -190,9 +191,7 @@ class Channel:
         import fcntl  # here, so that the package can be imported where there is none
         import termios
 
-        answer = array.array("i", [0])
-        fcntl.ioctl(self.fd, termios.FIONREAD, answer)
-        return answer[0]
+        return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)  # a C int
 
     def pause(self) -> None:
         """Stop reading, until `resume`; the child is held up when the pipe is full."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
+from procpool.facts import NamedTuple
 from procpool.output.buffer import Position
 from procpool.snapshot import Part
 
 QUIET_SECS = 0.02  # a match that more output could change stands after this long without any
 
-Pattern = Union[str, "re.Pattern[str]"]
+Pattern = Union[str, re.Pattern[str]]
 
 
 def compile_patterns(pattern: Pattern | list[Pattern] | tuple[Pattern, ...]) -> list[re.Pattern[str]]:

@@ -48,7 +48,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from procpool.facts import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from procpool.system.tree import Tree

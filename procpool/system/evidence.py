@@ -13,8 +13,9 @@ import struct
 import time
 from collections.abc import Iterator
 from io import FileIO
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from procpool.facts import NamedTuple
 from procpool.system import Device, linux
 from procpool.system.linux import read_file
 from procpool.system.tree import Tree, survey

@@ -10,10 +10,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from procpool.duty import close_all, open_pipes
 from procpool.errors import CommandNotFoundError, StartError
+from procpool.facts import NamedTuple
 from procpool.system.terminal import open_terminal
 
 SH = "/bin/sh"

@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import signal as _signal
-import struct
 import time
 from collections.abc import Iterable
 from io import FileIO
@@ -60,6 +59,7 @@ class ExitNotice:
 def _code_of_the_reaped(fd: int) -> Optional[int]:
     """Ask for the exit code of a process that was reaped already: Linux 6.15 keeps it with the pidfd."""
     import fcntl
+    import struct
 
     info = bytearray(struct.pack("Q", PIDFD_INFO_EXIT).ljust(PIDFD_INFO_BYTES, b"\0"))
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import select
-import struct
 import sys
 from io import FileIO
 from typing import Any
@@ -23,7 +22,6 @@ LONGEST_LINE = 4095  # in canonical mode the kernel cuts a line here, without an
 
 def open_terminal(fds: list[int], rows: int, cols: int, *, echo: bool) -> None:
     """Append three fds to a list, in one step each: our end, the child's end, and our end once more, for writing."""
-    import fcntl
     import termios
 
     fds.extend(itertools.chain.from_iterable(itertools.starmap(os.openpty, [()])))
@@ -32,12 +30,13 @@ def open_terminal(fds: list[int], rows: int, cols: int, *, echo: bool) -> None:
         modes = termios.tcgetattr(fds[1])
         modes[3] &= ~termios.ECHO
         termios.tcsetattr(fds[1], termios.TCSANOW, modes)
-    fcntl.ioctl(fds[1], termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+    resize(fds[1], rows, cols)
 
 
 def resize(fd: int, rows: int, cols: int) -> None:
     """Change the size; the kernel tells the foreground group by SIGWINCH."""
     import fcntl
+    import struct
     import termios
 
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
