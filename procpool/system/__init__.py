@@ -135,8 +135,10 @@ def returncode(info: Any) -> int:
 
 def this_system() -> System:
     """Return the half of the seam that fits this machine."""
-    from procpool.system import linux, portable
-
     if sys.platform == "linux" and os.environ.get("PROCPOOL_SYSTEM") != "portable":
+        from procpool.system import linux
+
         return linux
+    from procpool.system import portable
+
     return portable

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Callable, Optional
 
 from procpool.duty import pidfd
-from procpool.system import Device, Entry, Evidence, portable, returncode
+from procpool.system import Device, Entry, Evidence, returncode
 
 if TYPE_CHECKING:
     from procpool.system.tree import Tree
@@ -81,6 +81,8 @@ def exit_notice(pid: int, tell: Callable[[Optional[int]], None]) -> Optional[Exi
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
+        from procpool.system import portable  # an old kernel
+
         portable.exit_notice(pid, tell)
         return None
 
@@ -209,6 +211,8 @@ def wait(entries: Iterable[Entry], seconds: float) -> None:
                 continue
             except OSError as error:
                 if error.errno in (errno.ENOSYS, errno.EPERM):
+                    from procpool.system import portable  # an old kernel
+
                     return portable.wait(entries, seconds)
                 starved = True  # there are no more fds: those that there are will do
                 break
