@@ -523,16 +523,17 @@ class Child:
 
     # Turns: see turn.py
 
-    def drained(self) -> bool:
-        """Say whether all that was written so far is in the buffers. Linux only."""
+    def drained(self) -> Optional[int]:
+        """Return how many bytes came, if all that was written so far is in the buffers; else None. Linux only."""
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
             # In this order: what the reader thread took out of a pipe before the first question is in the buffer at
             # the second, or still on its way there.
-            return not any(
-                (channel.fd >= 0 and terminal.readable(channel.fd)) or channel.reading for channel in self.channels
-            )
+            for channel in self.channels:
+                if (channel.fd >= 0 and terminal.readable(channel.fd)) or channel.reading:
+                    return None
+            return sum([buffer.bytes for buffer in self.buffers.values()])
 
     def hush(self) -> bool:
         """Have the reader thread look away, so that the first asker can `listen`; False if that cannot be."""

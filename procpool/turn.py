@@ -146,8 +146,8 @@ class Turn:
         ManagerClosedError, ProcpoolError.
         """
         child = self._child
-        if self._listen_until:
-            self._listen(self._not_before)
+        if self._listen_until and self._listen(deadline):
+            return True
         waiter = Waiter()
         try:
             while True:
@@ -168,17 +168,18 @@ class Turn:
                 blind = found is None and self.blind and not patient
                 if blind or (deadline is not None and time.monotonic() >= deadline):
                     return None
-                until = earliest(deadline, self.until)
-                if not self._listen_until or not self._listen(until):
-                    waiter.sleep(until)
+                waiter.sleep(earliest(deadline, self.until))
         finally:
             child.forget_waiter(waiter)
 
-    def _listen(self, until: Optional[float]) -> bool:
-        """Wait for output, or the moment; False if the reader thread has to look after it again."""
-        latest = self._listen_until
-        if time.monotonic() < latest and self._child.listen(latest if until is None else min(until, latest)):
-            return True
+    def _listen(self, deadline: Optional[float]) -> bool:
+        """Wait as `wait` does, but read what comes ourselves; False: the reader thread does so from now on."""
+        latest = self._listen_until if deadline is None else min(deadline, self._listen_until)
+        until = self._not_before
+        while time.monotonic() < latest and self._child.listen(min(until, latest)):
+            if self.look():
+                return True
+            until = latest if self.until is None else self.until
         self._listen_until = 0.0
         self._child.heed()
         return False
@@ -193,7 +194,10 @@ class Turn:
                 return False
             found = self._evidence.look()
             if found:
-                return not stdin.unread and stdin.messages == messages and self._child.drained()
+                said = None if stdin.unread or stdin.messages != messages else self._child.drained()
+                if said is None:
+                    return False
+                self._before = messages, said  # more may have come since we began to look
         except OSError:
             return None  # there are no more fds
         return found

@@ -559,6 +559,24 @@ def test_an_interrupt_is_news(linux):
         assert repl.ask("6 * 7").text == "42\n"
 
 
+def test_an_answer_that_comes_during_a_look_is_the_last_news(linux, monkeypatch):
+    """1 a look begins; 2 the reader thread reads the answer; 3 the look sees that the process waits."""
+    monkeypatch.setattr("procpool.child.CAN_LISTEN", False)
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    repl.ask("import time")
+    buffer = repl._child.buffers["stdout"]
+    before = buffer.bytes
+    look = Witness.look
+
+    def look_late(self):
+        until(lambda: buffer.bytes > before, "the answer")
+        return look(self)
+
+    monkeypatch.setattr(Witness, "look", look_late)
+    repl.ask("time.sleep(0.05)")
+    assert repl._child.stood is not None
+
+
 def test_p34_a_reader_that_has_just_forked_does_not_wait(linux, monkeypatch):
     """1 the members are listed; 2 the root makes one that works; 3 the root reads."""
     script = LIFE + "sys.stdin.readline()\nif os.fork() == 0:\n while True: pass\nos.read(0, 1)"
