@@ -280,11 +280,9 @@ class LineBuffer:
 
     def settle(self) -> int:
         """Drop what is too much; return the number of the first line kept."""
-        if self._torn or self._cuts or len(self._ring) + self._waiting > self.max_lines:
-            fits = False
-        else:
-            fits = self._ring_bytes + self._raw + self._final <= self.max_bytes
-        if not fits:
+        fits = len(self._ring) + self._waiting <= self.max_lines
+        fits = fits and self._ring_bytes + self._raw + self._final <= self.max_bytes
+        if not fits or self._torn or self._cuts:  # a torn line, and cut ones, are told apart there
             if self._waiting:
                 self._split()
             if self._ring.maxlen is None or self._ring_bytes + self._open > self.max_bytes:
