@@ -297,6 +297,8 @@ class Child:
             me = self.guard.check()
             with self.guard.lock:
                 self.guard.holder = me
+                if self.stdin is not None:
+                    self.stdin.closed = True  # first: who knows of the exit must not be able to write to a terminal
                 self.exited = True
                 self.evidence = None  # it has files open
                 self.ended_at = time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 
 import procpool
 from conftest import on, until
+from procpool.stdin import Stdin
 
 BIG = 10_000_000
 
@@ -134,6 +135,20 @@ def test_p33_writing_to_a_stdin_that_the_process_closed_raises(spawn):
     with pytest.raises(procpool.StdinClosedError):
         process.write("x")
     assert process.alive
+
+
+def test_p33_who_knows_of_the_exit_cannot_write_any_more(spawn, monkeypatch):
+    """Not even before the reader thread comes to close what it wrote to: a terminal takes what nobody will read."""
+    let = threading.Event()
+    close_now = Stdin.close_now
+    monkeypatch.setattr(Stdin, "close_now", lambda stdin: (let.wait(10), close_now(stdin)))
+    process = spawn("exit:0", pty=True)
+    try:
+        process.wait(10)
+        with pytest.raises(procpool.StdinClosedError):
+            process.write("x")
+    finally:
+        let.set()
 
 
 def test_p33_a_broken_pipe_is_an_error_also_for_what_is_queued(spawn):
