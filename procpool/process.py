@@ -118,13 +118,16 @@ class Process:
             data = data.encode(child.decoding.encoding)
         elif not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
-        message = Message(bytes(data))
+        return self._write(child, bytes(data), limit, deadline)
+
+    def _write(self, child: Child, data: bytes, limit: Optional[float], deadline: Optional[float]) -> int:
+        message = Message(data)
         stdin = child.stdin
         if stdin is None:
             message.closed = True
         else:
             if child.terminal is not None:
-                child.terminal.check(message.data)
+                child.terminal.check(data)
             child.wrote_at = {name: buffer.bytes for name, buffer in child.buffers.items()}
             try:
                 stdin.put(message)
@@ -137,13 +140,13 @@ class Process:
         if message.closed:
             raise StdinClosedError(
                 "Process stdin is closed",
-                self._describe(f"{message.written} of {len(message.data)} bytes were written"),
+                self._describe(f"{message.written} of {len(data)} bytes were written"),
                 process_id=child.id,
                 written=message.written,
             )
         if not message.done:
             raise WriteTimeoutError(
-                f"Process {child.id!r} took {message.written} of {len(message.data)} bytes in {limit} seconds",
+                f"Process {child.id!r} took {message.written} of {len(data)} bytes in {limit} seconds",
                 self._describe("it does not read its stdin"),
                 process_id=child.id,
                 cmd=list(child.argv),
@@ -152,15 +155,14 @@ class Process:
                 written=message.written,
             )
         child.active = time.monotonic()
-        return len(message.data)
+        return len(data)
 
     def send_line(self, line: str = "", *, timeout: Optional[float] = DEFAULT) -> int:
         """Write a line and what ends it: a newline, or what Enter sends to a terminal; otherwise as `write`."""
-        if not isinstance(line, str):
-            raise TypeError(f"line must be a str, not {type(line).__name__}")
-        terminal = self._check().terminal
-        end = "\n" if terminal is None else terminal.line_end
-        return self.write((line + "\n").replace("\n", end), timeout=timeout)
+        child = self._check()
+        data = _line(child, line)
+        limit = self._timeout(timeout)
+        return self._write(child, data, limit, None if limit is None else time.monotonic() + limit)
 
     def send_keys(self, *keys: str, timeout: Optional[float] = DEFAULT) -> int:
         """Press keys on the process's terminal; otherwise as `write`.
@@ -388,8 +390,7 @@ class Process:
         ['42']
         """
         child = self._check()
-        if not isinstance(line, str):
-            raise TypeError(f"line must be a str, not {type(line).__name__}")
+        data = _line(child, line)
         otherwise = child.otherwise
         if prompt is not None or quiet is not None:
             otherwise = standing(prompt, seconds("quiet", quiet, optional=True))
@@ -406,13 +407,12 @@ class Process:
                     )
                 self._refuse(limit, self.tail(LAST_LINES))
             exchange.begin()
-            sent = line if child.terminal is not None and child.terminal.echoes else None
+            sent = None
+            if child.terminal is not None:
+                data = _line(child, line)  # what ends a line may have changed
+                sent = line if child.terminal.echoes else None
             turn.begin()
-            try:
-                self.send_line(line, timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
-            except WriteTimeoutError as error:
-                error.timeout = math.inf if limit is None else limit
-                raise
+            self._write(child, data, limit, deadline)
             if turn.wait(deadline, patient=True) is None:
                 self._refuse(limit, exchange.answer(None, take=False))
             turn.note()
@@ -681,6 +681,14 @@ class Process:
 
 
 Ready = Union[Pattern, Sequence[Pattern], int, Callable[[Process], Any]]  # what a start can wait for
+
+
+def _line(child: Child, line: str) -> bytes:
+    """Return a line as it is written, with what ends it now. Raises TypeError, UnicodeEncodeError."""
+    if not isinstance(line, str):
+        raise TypeError(f"line must be a str, not {type(line).__name__}")
+    end = "\n" if child.terminal is None else child.terminal.line_end
+    return (line + "\n").replace("\n", end).encode(child.decoding.encoding)
 
 
 def terminal_size(size: object) -> tuple[int, int]:
