@@ -1,4 +1,4 @@
-"""W2: one line to `cat` and back, again and again."""
+"""W2: one line to `cat` and back, again and again; the owner and `cat` on a core each (but for the seed)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from benchmarks.common import Figures, Goal, Row, Variant, c_times, main, nothing_left, percentiles, seed
+from benchmarks.common import Figures, Goal, Row, Variant, c_times, main, move_apart, nothing_left, percentiles, seed
 
 QUICK, FULL = 500, 3000  # round trips
 
@@ -15,8 +15,10 @@ def procpool(rounds: int) -> Figures:
     from procpool import ProcessManager
 
     times = []
+    other = move_apart()
     with ProcessManager() as manager:
         process = manager.spawn("a", "cat")
+        os.sched_setaffinity(process.pid, other)
         for number in range(rounds):
             begin = time.perf_counter()
             process.write(f"{number}\n")
@@ -30,7 +32,9 @@ def procpool(rounds: int) -> Figures:
 def raw(rounds: int) -> Figures:
     """The floor in Python: write and read in one thread."""
     times = []
+    other = move_apart()
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    os.sched_setaffinity(process.pid, other)
     write, read = process.stdin.fileno(), process.stdout.fileno()
     for number in range(rounds):
         begin = time.perf_counter()
@@ -55,7 +59,9 @@ def pexpect(rounds: int) -> Figures:
     import pexpect
 
     times = []
+    other = move_apart()
     child = pexpect.spawn("cat", echo=False)
+    os.sched_setaffinity(child.pid, other)
     for number in range(rounds):
         begin = time.perf_counter()
         child.sendline(str(number))
@@ -69,10 +75,12 @@ def asyncio(rounds: int) -> Figures:
     import asyncio
 
     times = []
+    other = move_apart()
 
     async def talk() -> None:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
+        os.sched_setaffinity(process.pid, other)
         for number in range(rounds):
             begin = time.perf_counter()
             process.stdin.write(b"%d\n" % number)

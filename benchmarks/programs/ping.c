@@ -1,4 +1,6 @@
-// ping COUNT: a line to `cat` and back, again and again; each round trip in seconds, one a line.
+// ping COUNT: a line to `cat` and back, again and again, the two on a core each; each round trip in seconds, one a line.
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -12,12 +14,29 @@ static double now(void)
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+static void stay_on(int core)
+{
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    CPU_SET(core, &cores);
+    sched_setaffinity(0, sizeof cores, &cores);
+}
+
 int main(int argc, char **argv)
 {
-    int in[2], out[2];
-    if (argc != 2 || pipe(in) || pipe(out))
+    int in[2], out[2], first = -1, last = -1;
+    cpu_set_t ours;
+    if (argc != 2 || pipe(in) || pipe(out) || sched_getaffinity(0, sizeof ours, &ours))
         return 2;
+    for (int core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &ours)) {
+            last = core;
+            if (first < 0)
+                first = core;
+        }
+    stay_on(first);
     if (fork() == 0) {
+        stay_on(last);
         dup2(in[0], 0);
         dup2(out[1], 1);
         for (int i = 0; i < 2; i++) {
