@@ -236,11 +236,12 @@ def test_vim_writes_a_file(tmp_path):
             "i", *"hello", "Enter", *"wordl", "Left", "BSpace", "Right", "d", "BSpace", "BSpace", *"ld", "Escape"
         )
         assert vim.wait_for_input(10)
+        in_call, said = Path(f"/proc/{vim.pid}/syscall").read_text(), vim.read(since="").text
         shown = vim.screen().rows[:2]
         vim.send_keys(*":wq", "Enter")
         assert vim.wait(10) == 0
-    assert tuple(path.read_text().splitlines()) == shown
-    assert shown[0] == "hello"
+    written = tuple(path.read_text().splitlines())
+    assert (written[0], written) == ("hello", shown), f"it waited in {in_call} and had said {said!r}"
 
 
 def test_less_shows_the_page_after_a_resize(tmp_path):
