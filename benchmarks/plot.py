@@ -75,7 +75,7 @@ def draw(found: dict[str, dict[str, Figures]]) -> None:
         right.plot(sizes, memory, "o-")
         right.set(xscale="log", xlabel=label, ylabel="KiB", title="memory of the owner")
         if each:
-            right.set(yscale="log")
+            right.set(yscale="symlog", ylim=(0, None))  # one may fit into what is there already
         else:
             right.set(ylim=(0, None))
         figure.savefig(PICTURES / f"growth-{kind}.svg", metadata={"Date": None})
