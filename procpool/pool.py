@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -96,6 +97,10 @@ class Pool:
         self._numbers = itertools.count(1)
         self._futures: deque[tuple[Child, Future[Optional[int]]]] = deque()  # of exits; completed by the housekeeper
         self.duties = Duties(lambda: self.reader.call_unlocked(self.housekeeper.wake))
+        self._broken: deque[tuple[Attempt, Future[None]]] = deque()  # starts that are to be taken back, and who waits
+
+        # Held while those above are taken back, which may take two seconds; nobody waits for it.
+        self._undo_lock = threading.Lock()
 
         # Guards the rest. Held for looks and changes only, and never together with another lock.
         self.guard = Guard()
@@ -197,38 +202,75 @@ class Pool:
         return child
 
     def _undo(self, attempt: Attempt) -> None:
-        """Take back a start, as far as it has come; may come twice, but not in the main thread."""
-        child = attempt.child
-        if child is not None and attempt.noticed:
-            self.reader.call(child, child.serve, attempt.notice)  # if that was not done yet
-            self.end([child], grace=0.0, by="close")
-            return
-        launch = attempt.launch
+        """Take back a start, as far as it has come; may come twice, but not in the main thread.
+
+        All that gather while others are taken back are taken back together, by one thread: hundreds that a storm of
+        Ctrl-C left, each with a look of its own at all processes, kept everybody else from the GIL for ten seconds.
+        """
+        if attempt.child is None and attempt.launch.popen is None:
+            return self._undo_all([attempt])  # nothing runs
+        from concurrent.futures import Future
+
+        undone: Future[None] = Future()
+        self._broken.append((attempt, undone))
+        # Whoever finds the lock taken has appended before, and its holder looks again after it has let go.
+        while self._broken and self._undo_lock.acquire(blocking=False):
+            batch = []
+            try:
+                while self._broken:
+                    batch.append(self._broken.popleft())
+                self._undo_all([attempt for attempt, _ in batch])
+            except BaseException as error:
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for _, future in batch:
+                    future.set_result(None)
+            finally:
+                self._undo_lock.release()
+        undone.result()
+
+    def _undo_all(self, attempts: list[Attempt]) -> None:
         # First the fds: it may be for lack of them that we are here.
-        if child is not None:
-            launch.ours = []
-            self.reader.call(child, child.dismiss)
-            child.wait_unserved()
-        launch.close()
-        if launch.popen is not None:
-            disown(launch.popen)
-            launch.pid = launch.pid or getattr(launch.popen, "pid", None) or 0
-            # Interrupted within Popen it may be that nobody knows the pid; but what runs bears its mark, though not
-            # before its exec: on 3.9, where Popen forks, that comes a while later.
-            lost = tree.Tree(launch.pid or -1, attempt.token.decode(), attempt.born)
-            tree.end([lost], self.system, grace=0.0)
-            deadline = time.monotonic() + UNSEEN_SECS
-            while not launch.pid and not lost.pids and time.monotonic() < deadline:
-                time.sleep(UNSEEN_SECS / 10)  # there is no event to wait for
-                tree.end([lost], self.system, grace=0.0)
-            for pid in {launch.pid, *lost.pids} - {0}:
+        served: list[Child] = []
+        lost: dict[tree.Tree, Launch] = {}
+        for attempt in attempts:
+            child, launch = attempt.child, attempt.launch
+            if child is not None and attempt.noticed:
+                self.reader.call(child, child.serve, attempt.notice)  # if that was not done yet
+                served.append(child)
+                continue
+            if child is not None:
+                launch.ours = []
+                self.reader.call(child, child.dismiss)
+                child.wait_unserved()
+            launch.close()
+            if launch.popen is not None:
+                disown(launch.popen)
+                launch.pid = launch.pid or getattr(launch.popen, "pid", None) or 0
+                lost[tree.Tree(launch.pid or -1, attempt.token.decode(), attempt.born)] = launch
+        self.end(served, grace=0.0, by="close")
+        # Interrupted within Popen it may be that nobody knows the pid; but what runs bears its mark, though not
+        # before its exec: on 3.9, where Popen forks, that comes a while later.
+        tree.end(lost, self.system, grace=0.0)
+        deadline = time.monotonic() + UNSEEN_SECS
+        while time.monotonic() < deadline:
+            unseen = [unknown for unknown, launch in lost.items() if not launch.pid and not unknown.pids]
+            if not unseen:
+                break
+            time.sleep(UNSEEN_SECS / 10)  # there is no event to wait for
+            tree.end(unseen, self.system, grace=0.0)
+        for ended, launch in lost.items():
+            for pid in {launch.pid, *ended.pids} - {0}:
                 try:
                     os.waitpid(pid, os.WNOHANG)
                 except ChildProcessError:
                     pass  # it is a child of the lost one, or Popen has reaped it
-        self._drop(attempt.token)
-        self.reader.leave(attempt.token)
-        self._release(attempt.agent_id, attempt.token)
+        for attempt in attempts:
+            if attempt.child not in served:
+                self._drop(attempt.token)
+                self.reader.leave(attempt.token)
+                self._release(attempt.agent_id, attempt.token)
 
     def _fork_count(self) -> Optional[int]:
         """Return the fork count of a moment ago: as true of what comes, and it costs as much as a tenth of a start."""
