@@ -32,7 +32,9 @@ manager = procpool.ProcessManager(max_per_agent=None, guardian={guardian})
 manager.spawn("a", "cat").kill()
 before = fds()
 interrupted = 0
+deadline = time.monotonic() + 60  # the programs end by themselves after 100 s, and their slots are free then
 for _ in range({times}):
+    if time.monotonic() > deadline: break
     try:
         # A start takes about a millisecond; Ctrl-C may come at any moment of it.
         signal.setitimer(signal.ITIMER_REAL, chance.random() * 0.0015 + 1e-6)
