@@ -67,11 +67,14 @@ class Duty:
         self.settled = False
 
     def hand_over(self, *, wait: bool = True) -> None:
-        """Have it finished where no Ctrl-C comes, and wait until it is."""
+        """Have it finished where no Ctrl-C comes, and wait until it is, or is left for later."""
+        finish = self._finish
         if threading.current_thread() is not threading.main_thread():
             self.settled = True
-            return self._finish()
-        finish = self._finish
+            try:
+                return finish()
+            except OSError:
+                return self._duties.add(finish)
         done = threading.Lock()
         done.acquire()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from conftest import CHILD
+from procpool.duty import Duties, Duty
 
 STARTS = """
 import os, random, signal, sys, threading, time
@@ -78,6 +81,26 @@ def test_p35_an_interrupted_start_leaves_nothing(system, guardian, times, tmp_pa
     script = STARTS.format(tests=os.path.dirname(CHILD), program=program, seed=seed, guardian=guardian, times=times)
     done = run(script, 110)
     assert done.stdout == "nothing left\n", f"seed {seed}\n{done.stderr}"
+
+
+def test_p35_what_cannot_be_finished_now_is_finished_later():
+    """A start that fails in any thread is taken back by the housekeeper, if there are no fds at that moment."""
+    tried = []
+
+    def finish():
+        tried.append(threading.current_thread())
+        if len(tried) == 1:
+            raise OSError(errno.EMFILE, "no more fds")
+
+    duties = Duties(lambda: None)
+    thread = threading.Thread(target=Duty(finish, duties).hand_over, daemon=True)
+    thread.start()
+    thread.join()
+    assert tried == [thread]
+    assert duties
+    duties.finish()
+    assert tried == [thread, threading.current_thread()]
+    assert not duties
 
 
 STORM = """
