@@ -261,6 +261,7 @@ class Pool:
             time.sleep(UNSEEN_SECS / 10)  # there is no event to wait for
             tree.end(unseen, self.system, grace=0.0)
         for ended, launch in lost.items():
+            launch.popen = None  # the next one who has its pid is a stranger
             for pid in {launch.pid, *ended.pids} - {0}:
                 try:
                     os.waitpid(pid, os.WNOHANG)
