@@ -237,11 +237,11 @@ def test_vim_writes_a_file(tmp_path):
         )
         assert vim.wait_for_input(10)
         in_call, said = Path(f"/proc/{vim.pid}/syscall").read_text(), vim.read(since="").text
-        shown = vim.screen().rows[:2]
+        rows = vim.screen().rows
         vim.send_keys(*":wq", "Enter")
         assert vim.wait(10) == 0
     written = tuple(path.read_text().splitlines())
-    assert (written[0], written) == ("hello", shown), f"it waited in {in_call} and had said {said!r}"
+    assert (written[0], written) == ("hello", rows[:2]), f"it waited in {in_call}, said {said!r} and showed {rows}"
 
 
 def test_less_shows_the_page_after_a_resize(tmp_path):

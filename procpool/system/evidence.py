@@ -136,6 +136,7 @@ class Witness:
 
     def _judge(self, *, counted: bool = True) -> Optional[bool]:
         """Look at each thread; not `counted`: it is alone, and how often it ran is not asked if it need not stand."""
+        begin = time.monotonic()
         self.again = 0.0
         self.blind = False
         last = self._last
@@ -178,15 +179,17 @@ class Witness:
             self._still = None
             return None if unclear else False
         if waiting.seconds is not None:
-            return self._stands(tuple(runs), TIMED_SECS) if counted else self._judge()
-        return self._stands(tuple(runs), STEADY_SECS if len(runs) > 1 else 0.0)
+            return self._stands(tuple(runs), TIMED_SECS, begin) if counted else self._judge()
+        return self._stands(tuple(runs), STEADY_SECS if len(runs) > 1 else 0.0, begin)
 
-    def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float) -> bool:
-        """Say whether no thread has run for long enough; a count of context switches shows each time that one did."""
-        now = time.monotonic()
+    def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float, begin: float) -> bool:
+        """Say whether no thread has run for long enough; a count of context switches shows each time that one did.
+
+        Counted is from the end of the first look to the `begin` of this one: each may itself take long.
+        """
         if runs != self._still:
-            self._still, self._since, self._looks = runs, now, 0
-        if not long_enough or (now - self._since >= long_enough and self._looks + 1 >= STEADY_LOOKS):
+            self._still, self._since, self._looks = runs, time.monotonic(), 0
+        if not long_enough or (begin - self._since >= long_enough and self._looks + 1 >= STEADY_LOOKS):
             return True
         self.again = long_enough / (STEADY_LOOKS - 1)
         return False
