@@ -145,12 +145,13 @@ def _candidates(trees: list[Tree], system: System, forks: Optional[int]) -> tupl
     if births <= len(trees) == 1:  # the root itself
         return known, False
     newest = system.newest_pid()
-    oldest = min(tree.root for tree in trees)
-    if newest is None or births > WRAP or newest < oldest:
-        return system.pids(), True
-    if newest - oldest <= FEW_PIDS:
-        return known.union(range(oldest, newest + 1)), False
-    return known.union(pid for pid in system.pids() if pid >= oldest), False
+    roots = [tree.root for tree in trees]
+    if newest is None or births > WRAP or newest < max(roots):
+        return system.pids(), True  # the numbers may have started again at the bottom, since one of the roots was born
+    lowest = min(roots)
+    if newest - lowest <= FEW_PIDS:
+        return known.union(range(lowest, newest + 1)), False
+    return known.union(pid for pid in system.pids() if pid >= lowest), False
 
 
 def _bearer(value: bytes, by_token: dict[bytes, Tree]) -> Optional[Tree]:

@@ -166,6 +166,40 @@ print("nobody was hit")
 """
 
 
+WRAP = """
+import procpool
+from procpool.system import linux
+
+with procpool.ProcessManager(guardian=False) as manager:
+    with open("/proc/sys/kernel/pid_max") as file:
+        last = int(file.read()) - 1
+    for _ in range(50):  # a thread of ours may take a number
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(last - 1))
+        old = manager.spawn("a", ["sh", "-c", "sleep 60 & echo $!; exec sleep 60"])
+        child = int(old.expect(r"^\\d+", 5)[0])
+        if old.pid == last:
+            break
+        old.kill()
+    new = manager.spawn("a", ["sleep", "60"])
+    assert child < new.pid < old.pid, (child, new.pid, old.pid)
+    exits = manager.kill_all()
+    assert linux.look(child) is None, "it was left behind"
+    assert exits[old.id].pids == tuple(sorted((child, old.pid))), exits
+print("nobody was left")
+"""
+
+
+@in_namespace
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may choose the next pid (ns_last_pid)")
+@pytest.mark.parametrize("half", ["linux", "portable"])
+def test_p01_pids_that_start_again_at_the_bottom_hide_nobody(half, monkeypatch):
+    """The root has the last number there is, its child the first one, and another root the one after."""
+    monkeypatch.setenv("PROCPOOL_SYSTEM", half)
+    done = run_in_namespace("-c", WRAP)
+    assert done.stdout == "nobody was left\n", done.stderr
+
+
 @in_namespace
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may choose the next pid (ns_last_pid)")
 @pytest.mark.parametrize("half", ["linux", "portable"])
