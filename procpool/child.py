@@ -25,6 +25,7 @@ from procpool.system.tree import Tree
 
 if TYPE_CHECKING:
     from procpool.keys import Keyboard
+    from procpool.turn import Prompts
 
 T = TypeVar("T")
 Positions = dict[str, Position]
@@ -135,7 +136,7 @@ class Child:
         self.askers: list[object] = []  # whose turn it is to ask, the first one's
         self.evidence: Optional[Evidence] = None  # the first one's, while it asks
         self.stood: Optional[tuple[int, int]] = None  # sizes when it was last seen to wait
-        self.prompts: dict[str, str] = {}  # what stood at the end of each stream when it was first asked something
+        self.prompts: dict[str, Prompts] = {}  # of each stream, since it was first asked something
         self.exited = False  # the root; and what it wrote before can be read
         self.returncode: Optional[int] = None
         self.ended_at = 0.0
@@ -563,12 +564,15 @@ class Child:
         for channel in self.channels:
             channel.heed()
 
-    def fresh(self) -> dict[str, str]:
-        """Return what stands in the unfinished line of each stream since the last write. The caller holds the lock."""
+    def fresh(self, *, since_write: bool = True) -> dict[str, str]:
+        """Return what stands in the unfinished line of each stream, since the last write or all of it.
+
+        The caller holds the lock.
+        """
         found = {}
         for name, buffer in self.buffers.items():
             unfinished = buffer.unfinished()
-            new = buffer.bytes - self.wrote_at[name]
+            new = buffer.bytes - self.wrote_at[name] if since_write else len(unfinished)
             found[name] = self.decoding.text_so_far(unfinished[max(len(unfinished) - new, 0) :])
         return found
 

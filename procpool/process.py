@@ -396,7 +396,7 @@ class Process:
             otherwise = standing(prompt, seconds("quiet", quiet, optional=True))
         limit = self._timeout(timeout)
         deadline = None if limit is None else time.monotonic() + limit
-        with Exchange(child, self._pool.duties) as exchange:
+        with Exchange(child, self._pool.duties, otherwise.prompt) as exchange:
             if not exchange.come(deadline):
                 self._expired("its turn to an asker: others ask as well", limit)
             turn = Turn(child, self._pool.system, otherwise, shared=True)

@@ -226,15 +226,61 @@ class Turn:
         return (True, None) if time.monotonic() >= at else (None, at)
 
 
+class Prompts:
+    """What stands at the end of one stream when it is the caller's turn, as far as that is known.
+
+    Nothing of an answer must be lost, so only what was a prompt for sure is taken for one: the text that stood there
+    before the first question, and what took its place since. A program that began without a prompt has none: what it
+    ends with are answers without a newline, and the same one may come twice.
+    """
+
+    __slots__ = ("_known", "_stands")
+
+    def __init__(self, text: str) -> None:
+        self._known = [text]  # the first one first
+        self._stands: Optional[int] = 0 if text else None  # which of them stands there now
+
+    def see(self, unfinished: str) -> Optional[int]:
+        """Take note of what stands there now, behind an answer's last newline; return which of the known ones it is.
+
+        That is, the longest that fits: behind an answer without a newline, or alone.
+        """
+        found = {number: prompt for number, prompt in enumerate(self._known) if prompt and unfinished.endswith(prompt)}
+        if not found and unfinished:
+            shown = _plain(unfinished)
+            bare = unfinished[unfinished.rfind("\r") + 1 :]  # without the codes that end a line of input
+            text = bare if _plain(bare) == shown else unfinished
+            # The same one may come with other codes, such as a title.
+            found = {number: text for number, prompt in enumerate(self._known) if shown == _plain(prompt) != ""}
+            self._known = [found.get(number, prompt) for number, prompt in enumerate(self._known)]
+            if not found and self._stands is not None:
+                self._known.append(text)
+                self._stands = len(self._known) - 1
+                return None
+        self._stands = max(found, key=lambda number: len(found[number]), default=None)
+        return self._stands
+
+    def size(self, unfinished: str) -> int:
+        """Return how many characters at the end are the first prompt, or the one that stood before; take note of it."""
+        before = self._stands
+        known = self.see(unfinished)
+        return 0 if known is None or known not in (0, before) else len(self._known[known])
+
+
+def _once(text: str) -> str:
+    """Return what a text begins and ends with, at the shortest: a prompt, where lines were written before it came."""
+    return next((text[:size] for size in range(1, len(text)) if text.endswith(text[:size])), text)
+
+
 class Exchange:
     """A caller's turn to ask, from when it comes until it is left, and the answer; a context manager."""
 
-    def __init__(self, child: Child, duties: Duties) -> None:
+    def __init__(self, child: Child, duties: Duties, prompt: Optional[re.Pattern[str]] = None) -> None:
         self._child = child
+        self._prompt = prompt  # what the caller says it is
         self._place = object()  # not this very object, which the duty must not keep alive
         self._duty = Duty(functools.partial(child.step_out, self._place), duties)
         self._begin: Positions = {}
-        self._prompts: dict[str, set[str]] = {}
 
     def __enter__(self) -> Exchange:
         self._child.line_up(self._place)
@@ -260,12 +306,14 @@ class Exchange:
             child.guard.holder = me
             self._begin = {name: buffer.end(child.decoding) for name, buffer in child.buffers.items()}
             fresh = child.fresh()
-            known = child.prompts = child.prompts or fresh
-            # What stands there may be the end of an answer, and then the prompt.
-            self._prompts = {
-                name: {known[name]} if known[name] and text.endswith(known[name]) else {text, known[name]} - {""}
-                for name, text in fresh.items()
-            }
+            if child.prompts:
+                for name, text in fresh.items():
+                    child.prompts[name].see(text)
+            else:
+                # Once something was written it may stand there several times, and behind answers without a newline.
+                stands = child.fresh(since_write=False)
+                first = _once if child.stdin is not None and child.stdin.messages else str
+                child.prompts = {name: Prompts(first(fresh[name] or stands[name])) for name in fresh}
 
     def answer(self, sent: Optional[str], *, take: bool) -> Output:
         """Return what came since, without the prompt that stands again; `take`: read and expect go on behind it."""
@@ -281,15 +329,8 @@ class Exchange:
     def _cut(self, part: Part) -> Part:
         """Leave the standing prompt out."""
         unfinished = part.text[max(part.tail, part.skip) :]
-        size = 0
-        for prompt in self._prompts[part.stream]:
-            if unfinished.endswith(prompt):
-                size = max(size, len(prompt))
-            elif unfinished and (
-                # The first one may come with codes that later ones do without, such as a title; or lines were sent
-                # before it came, and it stood there several times.
-                _plain(unfinished) == _plain(prompt) or prompt == unfinished * (len(prompt) // len(unfinished))
-            ):
-                size = len(unfinished)
-                self._child.prompts[part.stream] = unfinished
+        size = self._child.prompts[part.stream].size(unfinished)
+        if self._prompt is not None:
+            ends = [len(match[0]) for match in self._prompt.finditer(unfinished) if match.end() == len(unfinished)]
+            size = max(size, *ends, 0)
         return part._replace(text=part.text[: len(part.text) - size]) if size else part

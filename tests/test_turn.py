@@ -513,6 +513,71 @@ def test_an_answer_without_a_newline_is_not_taken_for_a_prompt(repl):
     assert repl.ask("1").plain == "1\n"
 
 
+@pytest.mark.parametrize("argv", [["bash"], ["bc", "-q"]], ids=["bash", "bc"])
+def test_who_has_no_prompt_keeps_every_answer(linux, argv):
+    """One that ends like the last one, or is the same, is an answer, and no prompt."""
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"{argv[0]}: it is not installed")
+    program = linux.spawn("a", argv, merge_stderr=True)
+    say = "printf {}" if argv == ["bash"] else "print {}"
+    for answer in ("1", "21", "321", "0", "100", "7", "7"):
+        assert program.ask(say.format(answer)).text == answer
+
+
+def test_a_stream_without_prompts_keeps_every_answer(linux):
+    """Python's prompts stand on the other one."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"])
+    for answer in ("x", "yx", "yx", "x"):
+        assert repl.ask(f"print('{answer}', end='')").text == answer
+
+
+def test_a_prompt_may_change(linux):
+    """The first time it is an answer; then it is left out, and nothing else is, until the first one is back."""
+    bash = linux.spawn("a", ["bash", "--norc", "-i"], pty=True, extra_env={"PS1": "old> ", "PS2": "o"})
+    assert bash.ask("echo 1").plain == "1\n"
+    assert bash.ask("PS1='new: '").plain == "new: "
+    assert [bash.ask("printf x").plain for _ in range(3)] == ["x"] * 3
+    assert bash.ask("echo 2").plain == "2\n"
+    assert bash.ask(f"PYTHON_BASIC_REPL=1 {sys.executable} -S -q").plain == ">>> "
+    assert bash.ask("6 * 7").plain == "42\n"
+    assert bash.ask("raise SystemExit").plain == "new: "
+    assert bash.ask("PS1='old> '").plain == ""
+    assert bash.ask("printf x").plain == "x"
+
+
+def test_a_prompt_that_is_a_part_of_another_one_is_not_taken_for_it(linux):
+    """PS2 is half of PS1, in the first question as well."""
+    bash = linux.spawn("a", ["bash", "--norc", "-i"], pty=True, extra_env={"PS1": ">>", "PS2": ">"})
+    assert [bash.ask(line).plain for line in ("for i in 1 2", "do echo $i", "done", "echo a")] == [
+        ">",
+        "",
+        "1\n2\n",
+        "a\n",
+    ]
+
+
+def test_what_is_said_to_be_the_prompt_is_left_out(linux):
+    """Where it cannot be known: it ends like another one, or the program began without one."""
+    script = LIFE + "while True:\n line = input('> ')\n print(input('Name> ') if line == 'name' else line)"
+    shy = linux.spawn("a", [sys.executable, "-c", script], prompt="(Name)?> ")
+    assert [shy.ask(line).text for line in ("hello", "name", "Bob")] == ["hello\n", "", "Bob\n"]
+    bash = linux.spawn("a", "bash", merge_stderr=True, prompt=">>> ")
+    assert bash.ask(f"{sys.executable} -S -i -q").text == ""
+    assert [bash.ask(line).text for line in ("6 * 7", "raise SystemExit", "printf x")] == ["42\n", "", "x"]
+
+
+def test_lines_before_the_first_question_hide_no_prompt(linux):
+    """Whether they had an answer without a newline, or were not finished."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    for _ in range(3):
+        repl.send_line("print('x', end='')")
+    assert [repl.ask("print('x', end='')").text for _ in range(2)] == ["x", "x"]
+    other = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    assert other.wait_for_input(10)
+    other.write("1 + ")
+    assert [other.ask(line).text for line in ("1", "print('x', end='')", "print('x', end='')")] == ["2\n", "x", "x"]
+
+
 def test_a_prompt_that_stood_there_twice_is_a_prompt(linux):
     """Lines that were sent before the first prompt came."""
     repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
