@@ -57,23 +57,46 @@ def hand(size: int, *, step: int = 65_520) -> Figures:
 
 def os_read(size: int, *, pipe_bytes: Optional[int] = None) -> Figures:
     """The floor in Python: nothing is done with what is read."""
-    import fcntl
-
     hose = Firehose(size * 1_000_000)
     process = subprocess.Popen(hose.command, stdout=subprocess.PIPE, bufsize=0)
     fd = process.stdout.fileno()
     if pipe_bytes is not None:
-        fcntl.fcntl(fd, 1031, pipe_bytes)  # F_SETPIPE_SZ, which Python 3.9 has no name for
+        resize_pipe(fd, pipe_bytes)
     while os.read(fd, pipe_bytes or 65_536):
         pass
     process.wait()
     return hose.figures()
 
 
+def os_readv(size: int) -> Figures:
+    """The same with the largest pipe that a user may have, in a thread, into memory that is used again."""
+    hose = Firehose(size * 1_000_000)
+    process = subprocess.Popen(hose.command, stdout=subprocess.PIPE, bufsize=0)
+    fd = process.stdout.fileno()
+    resize_pipe(fd, LARGEST_BYTES)
+
+    def read() -> None:
+        scratch = [bytearray(LARGEST_BYTES)]
+        while os.readv(fd, scratch):
+            pass
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    process.wait()
+    thread.join()
+    return hose.figures()
+
+
+def resize_pipe(fd: int, size: int) -> None:
+    import fcntl
+
+    fcntl.fcntl(fd, 1031, size)  # F_SETPIPE_SZ, which Python 3.9 has no name for
+
+
 def c_read(size: int, *, step: int = 65_520) -> Figures:
     hose = Firehose(size * 1_000_000, step)
     subprocess.run([built("drain"), "65536", *hose.command], check=True)
-    return hose.figures(cpu=0.0)
+    return {"rate": hose.figures()["rate"]}
 
 
 def the_seed(size: int, *, step: int = 65_520) -> Figures:
@@ -204,6 +227,7 @@ def asyncio(size: int) -> Figures:
 
 
 NOISY_BYTES = 1 << 18
+LARGEST_BYTES = 1 << 20  # Linux's pipe-max-size
 LINE = 80
 VARIANTS = {
     "procpool": Variant(procpool),
@@ -214,6 +238,7 @@ VARIANTS = {
     "hand, busy": Variant(lambda size: busy(size, hand), share=0.1),
     "os.read": Variant(os_read),
     "os.read, grown pipe": Variant(lambda size: os_read(size, pipe_bytes=NOISY_BYTES)),
+    "os.readv, busy": Variant(lambda size: busy(size, os_readv)),
     "C": Variant(c_read),
     "C, a line at a time": Variant(lambda size: c_read(size, step=LINE), share=0.2),
     "seed": Variant(the_seed),
