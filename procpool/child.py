@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -397,9 +398,11 @@ class Child:
         """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
         spans = {name: buffer.since(positions[name]) for name, buffer in self.buffers.items()}
         ends = {name: span.end(self.decoding) for name, span in spans.items()}
+        eof = self.eof
         if max_lines is not None and sum(span.number for span in spans.values()) > max_lines:
             spans, ends = _first_lines(spans, max_lines)
-        return View(spans, ends, self.eof, not self.exited, self.returncode if self.exited else None)
+            eof = False  # the rest is still to come
+        return View(spans, ends, eof, not self.exited, self.returncode if self.exited else None)
 
     def take(self, max_lines: Optional[int] = None) -> View:
         """Return what the default cursor has not passed, and move it. The caller holds the lock."""
@@ -614,6 +617,10 @@ class Child:
                 self.asked_by = by
             self.claimed = claim
             claim.append(self)
+        if self._exit_seen and self.tree.pinned and self.tree.born is not None and not self._reaped and self._lost():
+            # Whatever has its numbers may be something else. The members are known by their marks, on Linux; the
+            # portable half has nothing but the numbers.
+            self.tree.start = math.inf
         return True
 
     def unclaim(self, claim: Claim) -> None:
@@ -660,8 +667,18 @@ class Child:
         me = self._pin.check()
         with self._pin.lock:
             self._pin.holder = me
-            if not self._reaped:
-                (os.killpg if group else os.kill)(self.pid, sig)
+            if not self._reaped and not (self._exit_seen and self._lost()):
+                try:
+                    (os.killpg if group else os.kill)(self.pid, sig)
+                except ProcessLookupError:
+                    pass  # a stranger has just reaped it
+
+    def _lost(self) -> bool:
+        """Say whether a stranger has reaped the root, which is known to have exited: its numbers may come again."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None  # another child of ours
+        except ChildProcessError:
+            return True
 
     def close_calls(self) -> None:
         """Have blocked calls raise ManagerClosedError."""
@@ -674,10 +691,8 @@ class Child:
         with self._pin.lock:
             self._pin.holder = me
             self._reaped = True
-            try:
+            if not self._lost():
                 os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                pass  # a stranger was quicker
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
@@ -699,6 +714,16 @@ class Child:
             self.exit = found
             self.forgotten = forget
         return found
+
+    def forget(self) -> bool:
+        """Be listed no longer, with what nobody has read still to be read by whoever holds it; False: not now."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if self.claimed is not None or self.forgotten:
+                return False
+            self.forgotten = True
+            return True
 
 
 NONE_OF_BOTH = Streams(0, 0)

@@ -817,11 +817,12 @@ class Pool:
         for child in children:
             if child.empty and not child.served and child.claimed is None:
                 ended.setdefault(child.agent_id, []).append(child)
+        surplus: list[Child] = []
         for of_agent in ended.values():
             of_agent.sort(key=lambda child: child.ended_at)
-            surplus = len(of_agent) - self.keep_exited
-            if surplus > 0:
-                self.end(of_agent[:surplus], by="close")
+            surplus += of_agent[: max(len(of_agent) - self.keep_exited, 0)]
+        if surplus:
+            self._forget([child for child in surplus if child.forget()])
 
 
 def _unclaim(mine: Claim) -> None:

@@ -154,7 +154,6 @@ class Process:
                 output=None,
                 written=message.written,
             )
-        child.active = time.monotonic()
         return len(data)
 
     def send_line(self, line: str = "", *, timeout: Optional[float] = DEFAULT) -> int:
@@ -495,11 +494,11 @@ class Process:
             if view is None:
                 self._expired(what, limit)
             positions = view.ends
-            if limit is not None and any(span.number for span in view.spans.values()):
-                deadline = time.monotonic() + limit  # for the next line
             yield child.render(view)
             if view.eof:
                 return
+            if limit is not None and any(span.number for span in view.spans.values()):
+                deadline = time.monotonic() + limit  # for the next line, from when it is asked for
 
     def communicate(self, input: Optional[Union[str, bytes]] = None, timeout: Optional[float] = DEFAULT) -> Output:
         """Write `input`, close stdin, wait for the exit, and return what nobody has read.

@@ -61,7 +61,12 @@ class Part(NamedTuple):
             lines = text.split("\n")
             lines.pop()
             return lines
-        return [record.removesuffix("\n").removesuffix("\r") for record in self.records()]
+        records = self.records()
+        last = len(records) if self.final else 0  # it ended without a newline, and with the stream
+        return [
+            record.removesuffix("\n").removesuffix("\r") if record.endswith("\n") or number == last else record
+            for number, record in enumerate(records, 1)
+        ]
 
     def records(self) -> list[str]:
         """Return the finished lines as they came, newlines included."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from typing import TYPE_CHECKING, Optional
 
 from procpool.guard import Guard
@@ -146,6 +147,7 @@ class Stdin:
     def _write(self, message: Message) -> None:
         try:
             message.written += _write_quietly(self.fd, memoryview(message.data)[message.written :])
+            self._child.active = time.monotonic()
         except BlockingIOError:
             pass
         except BrokenPipeError:

@@ -7,6 +7,7 @@ import inspect
 import math
 import pickle
 import signal
+import sys
 import threading
 import time
 import typing
@@ -343,6 +344,24 @@ def test_only_the_newest_ended_ones_are_kept():
             manager.wait(ids[-1], 5)
             until(lambda: manager._pool.total == 0, "an empty tree")
         until(lambda: list(manager) == [first, *ids[2:]], "two forgotten")
+
+
+def test_what_is_forgotten_to_make_room_can_still_be_read():
+    """By whoever holds it: 50 quick ones of `spawn`, of which 32 are kept."""
+    with procpool.ProcessManager(max_per_agent=None, keep_exited=2) as small:
+        processes = [small.spawn("a", "echo", [str(number)]) for number in range(6)]
+        until(lambda: len(list(small)) == 2, "four forgotten")
+        assert [process.read().stdout for process in processes] == [[str(number)] for number in range(6)]
+        with pytest.raises(procpool.ProcessNotFoundError):
+            processes[0].kill()
+
+
+def test_what_is_written_little_by_little_keeps_a_process_from_being_idle():
+    """One message that takes longer than the idle time."""
+    script = "import os, time\nwhile os.read(0, 65536): time.sleep(0.1)"
+    with procpool.ProcessManager(idle_secs=0.5, cleanup_interval=0.05) as manager:
+        process = manager.spawn("a", [sys.executable, "-S", "-E", "-c", script])
+        assert process.write(b"x" * 65536 * 12) == 65536 * 12
 
 
 def test_nothing_can_be_pickled(spawn, manager):

@@ -364,6 +364,19 @@ def test_text_of_two_streams_comes_in_reading_order(spawn):
     assert process.read().text == "a\nb\ncd"
 
 
+def test_the_end_is_told_with_the_last_line(spawn):
+    """Not before, though all streams have ended: a loop until `eof` gets everything."""
+    process = spawn("lines:5")
+    process.wait(5)
+    found = []
+    output = None
+    while output is None or not output.eof:
+        output = process.read(max_lines=2)
+        found += output.stdout
+    assert len(found) == 5
+    assert process.read(since="", max_lines=4).eof is False
+
+
 def test_max_lines_leaves_the_rest(spawn):
     """In order over both streams, and unfinished lines last."""
     process = spawn("out:a\\n", "line", "err:b\\n", "line", "out:c\\nd", "wait")

@@ -42,6 +42,18 @@ def test_p23_follow_tells_of_gaps(spawn):
     assert lines[-1].text == "line 4999"
 
 
+def test_follow_waits_for_each_line_from_when_it_is_asked_for(spawn):
+    """What the caller does with a line is not its time."""
+    process = spawn("out:a\\n", "line", "out:b\\n", "wait")
+    lines = process.follow(timeout=0.3)
+    assert next(lines).text == "a"
+    time.sleep(0.4)  # the caller's work, longer than the timeout
+    timer = threading.Timer(0.1, process.send_line)
+    timer.start()
+    assert next(lines).text == "b"
+    timer.join()
+
+
 def test_follow_ends_with_its_timeout_or_its_caller_and_never_with_the_process(spawn, manager):
     """Expiry raises; leaving the loop ends nothing."""
     process = spawn("out:one\\n", "wait")

@@ -16,13 +16,14 @@ JOIN_BYTES = 4096  # chunks are joined up to this size: a child that writes line
 LONG_BYTES = 40  # the newlines of lines longer than that are counted faster by taking them out: at 80 in half the time
 CONTINUATION_BYTES = 3  # the most that a UTF-8 character has after its first byte
 
+SAFE_ENCODINGS = ("utf-8", "ascii", "iso8859-1")  # in which a newline is one, whatever stands before it
 ERROR_POLICIES = ("replace", "backslashreplace", "surrogateescape", "ignore")
 
 
 class Decoding:
     """How the bytes of a stream become text: an encoding and an error policy, both checked."""
 
-    __slots__ = ("encoding", "errors", "_decoder")
+    __slots__ = ("encoding", "errors", "_decoder", "_by_line")
 
     def __init__(self, encoding: str = "utf-8", errors: str = "replace") -> None:
         if not isinstance(encoding, str):
@@ -33,15 +34,18 @@ class Decoding:
             raise ValueError(f"errors must be one of {', '.join(ERROR_POLICIES)}, not {errors!r}")
         try:
             self._decoder = codecs.getincrementaldecoder(encoding)
-        except LookupError:
+        except (LookupError, ValueError):  # or it holds a NUL
             raise ValueError(f"encoding is not known: {encoding!r}") from None
         if not _extends_ascii(encoding):
             raise ValueError(f"encoding must extend ASCII, so that a newline is the byte 10 everywhere: {encoding!r}")
         self.encoding = encoding
         self.errors = errors
+        self._by_line = codecs.lookup(encoding).name not in SAFE_ENCODINGS
 
     def text(self, data: bytes) -> str:
         """Decode bytes that are complete."""
+        if self._by_line:  # the begin of a character would swallow the newline behind it
+            return "\n".join([line.decode(self.encoding, self.errors) for line in data.split(b"\n")])
         return data.decode(self.encoding, self.errors)
 
     def text_so_far(self, data: bytes) -> str:
@@ -56,11 +60,14 @@ def _extends_ascii(encoding: str) -> bool:
     """Say whether ASCII bytes mean ASCII characters, and leave no state behind (utf-16, utf-7, utf-8-sig, hz do)."""
     ascii_bytes = bytes(range(128)) + b"\x1b$B\x1b(J~{"  # the last: what switches ISO 2022 codes and hz
     try:
+        codec = codecs.lookup(encoding)
+        if not codec._is_text_encoding or codec.decode(b"\\u0041")[0] != r"\u0041":
+            return False  # from bytes to bytes, such as hex, or Python's own escapes
         decoder = codecs.getincrementaldecoder(encoding)("strict")
         before = decoder.getstate()
         text = "".join(decoder.decode(ascii_bytes[i : i + 1]) for i in range(len(ascii_bytes)))
         return text == ascii_bytes.decode() and decoder.getstate() == before
-    except (ValueError, LookupError, TypeError):  # or a codec from bytes to bytes, such as hex
+    except (ValueError, TypeError):
         return False
 
 
@@ -353,10 +360,12 @@ class LineBuffer:
         """Drop from the ring what is too many or too much, but nothing that is pinned."""
         first = self.lines - len(self._ring)
         spare = min((pin[0] for pin in self._pins), default=self.lines) - first
-        size = self._ring_bytes
-        number = 0  # of lines to drop
-        while number < spare and (len(self._ring) - number > self.max_lines or size + self._open > self.max_bytes):
-            size -= len(self._ring[number]) + 1
+        number = max(min(spare, len(self._ring) - self.max_lines), 0)  # of lines to drop
+        size = self._ring_bytes - sum(map(len, islice(self._ring, number))) - number
+        for line in islice(self._ring, number, max(spare, 0)):  # by index a deque takes ever longer to find one
+            if size + self._open <= self.max_bytes:
+                break
+            size -= len(line) + 1
             number += 1
         if number or not self._pins:
             ring = self._make_ring(islice(self._ring, number, None))

@@ -230,7 +230,7 @@ def _serve(fd: int) -> None:
         trees = []
         for state in states:
             root, token, born, start, hangup = state[:5]
-            entry = linux.look(root)  # the owner has it pinned now, but may die
+            entry = None if start else linux.look(root)  # the owner has it pinned now, but may die
             one = Tree(root, token, born, start if entry is None else entry.start)
             one.hangup = hangup
             one.update(state)

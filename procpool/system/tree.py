@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -31,7 +32,8 @@ class Tree:
     - `root`: its pid; -1 where it is not known
     - `token`: its own part of the mark; without the number at its end it stands for all processes of an owner
     - `born`: the fork count just before its start; only later processes can belong to it
-    - `start`: the root's start time, where the root is not pinned; what began earlier is something else
+    - `start`: the root's start time, where the root is not pinned; what began earlier is something else (infinite: the
+      root is gone, and whatever has its numbers may be something else)
     - `hangup`: the root has a terminal: if it ignores TERM, as interactive shells do, it gets a HUP, as when that is
       closed
     """
@@ -138,7 +140,7 @@ def survey(
 
 def _candidates(trees: list[Tree], system: System, forks: Optional[int]) -> tuple[Iterable[int], bool]:
     """Return the pids to look at, and whether all of them are known to be processes."""
-    if forks is None or any(tree.born is None or tree.root < 0 for tree in trees):
+    if forks is None or any(tree.born is None or tree.root < 0 or tree.start == math.inf for tree in trees):
         return system.pids(), True
     births = forks - min(tree.born for tree in trees if tree.born is not None)
     known = {tree.root for tree in trees}.union(*(tree.seen for tree in trees))

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import re
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -246,8 +247,37 @@ def test_encodings_that_extend_ascii_are_taken(encoding):
     assert Decoding(encoding).text(b"a\nb") == "a\nb"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "euc_jp", "gb18030", "shift_jis", "big5"])
+@pytest.mark.parametrize("torn", [b"\x8f", b"\x81\x30\x81", b"\xe3\x81"])
+def test_p22_the_begin_of_a_character_swallows_no_newline(encoding, torn):
+    """A line is one, whenever it is read."""
+    span_of = LineBuffer()
+    span_of.append(torn + b"\none\n")
+    part = span_of.since(Position()).part("stdout", Decoding(encoding))
+    assert len(part.lines()) == 2
+    assert part.lines()[1] == "one"
+
+
 @pytest.mark.parametrize(
-    "encoding", ["utf-16", "utf-32", "utf-7", "utf-8-sig", "cp037", "hz", "iso2022_jp", "hex", "rot13", "klingon", ""]
+    "encoding",
+    [
+        "utf-16",
+        "utf-32",
+        "utf-7",
+        "utf-8-sig",
+        "cp037",
+        "hz",
+        "iso2022_jp",
+        "hex",
+        "rot13",
+        "bz2",
+        "zlib",
+        "klingon",
+        "",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "utf-8\0",
+    ],
 )
 def test_encodings_that_do_not_extend_ascii_are_refused(encoding):
     """Their newlines would tear characters; the message names the encoding."""
@@ -365,3 +395,28 @@ def test_p44_ctrl_c_in_a_look_loses_nothing(old, new, bounds, ended, pinned):
         assert first == second, step
         if not hit:
             break
+
+
+def test_the_pieces_of_a_line_keep_their_carriage_returns():
+    """Only what stands before a newline, or at the end of all, goes with it."""
+    buffer = LineBuffer(max_line_bytes=4)
+    buffer.append(b"abc\rdef\r\nend\r")
+    buffer.close()
+    assert buffer.since(Position()).part("stdout", Decoding()).lines() == ["abc\r", "def", "end"]
+
+
+def test_what_a_searcher_held_up_is_dropped_in_linear_time():
+    """A deque takes ever longer to find its lines by index: ten times as many took a hundred times as long."""
+
+    def seconds(lines: int) -> float:
+        buffer = LineBuffer(max_lines=10, max_bytes=1 << 30)
+        pin = [0, 0]
+        buffer.pin(pin)
+        buffer.append(b"y\n" * lines)
+        buffer.since(Position())
+        begin = time.perf_counter()
+        buffer.unpin(pin)
+        assert len(buffer.since(Position()).part("stdout", Decoding()).lines()) == 10
+        return time.perf_counter() - begin
+
+    assert min(seconds(400_000) for _ in range(3)) < 40 * min(seconds(40_000) for _ in range(3))

@@ -166,6 +166,46 @@ print("nobody was hit")
 """
 
 
+STRANGERS = """
+import os, signal, subprocess, sys, threading, time
+import procpool
+
+reaper = sys.argv[1] == "reaper"
+if not reaper:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for verb in ("send_signal", "interrupt", "terminate", "kill", "close"):
+    manager = procpool.ProcessManager(guardian=verb == "kill")
+    process = manager.spawn("a", ["sh", "-c", "setsid sleep 60 & echo $!; sleep 0.1"])
+    member = int(process.expect(r"^\\d+", 5)[0])
+    process.wait(5)
+    if reaper:
+        os.waitpid(process.pid, 0)
+    while os.path.exists(f"/proc/{process.pid}"):
+        time.sleep(0.001)
+    for _ in range(50):  # a thread of ours may take a number
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(process.pid - 1))
+        innocent = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        if innocent.pid == process.pid:
+            break
+        os.kill(innocent.pid, signal.SIGKILL)
+    assert innocent.pid == process.pid
+    if verb == "send_signal":
+        process.send_signal(signal.SIGTERM)
+    elif verb == "kill":
+        assert process.kill(grace=0.1).pids == (member,)
+    else:
+        getattr(manager if verb == "close" else process, verb)()
+    manager.close()
+    with open(f"/proc/{innocent.pid}/stat") as file:
+        assert file.read().split()[2] not in "ZX", verb
+    with open(f"/proc/{member}/stat") if os.path.exists(f"/proc/{member}") else open("/dev/null") as file:
+        assert (file.read().split() + ["Z"] * 3)[2] == "Z", verb
+    os.kill(innocent.pid, signal.SIGKILL)
+print("nobody was hit")
+"""
+
+
 WRAP = """
 import procpool
 from procpool.system import linux
@@ -208,4 +248,16 @@ def test_p06_no_reuse_of_a_number_redirects_a_signal(half, monkeypatch):
     """The pid of a process that is gone is given to somebody else, and then every verb is called."""
     monkeypatch.setenv("PROCPOOL_SYSTEM", half)
     done = run_in_namespace("-c", REUSE)
+    assert done.stdout == "nobody was hit\n", done.stderr
+
+
+@in_namespace
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may choose the next pid (ns_last_pid)")
+@pytest.mark.parametrize("who", ["reaper", "nobody"])
+def test_p06_nor_does_one_of_a_root_that_a_stranger_reaped(who):
+    """1 a root exits, a member in a session of its own lives on; 2 somebody else (or the kernel, at once) reaps the root.
+
+    3 its number is given away; 4 a verb is called: the member is ended, and nobody else. By its mark alone.
+    """
+    done = run_in_namespace("-c", STRANGERS, who)
     assert done.stdout == "nobody was hit\n", done.stderr
