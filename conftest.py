@@ -14,6 +14,8 @@ def close_default_manager(_: dict) -> None:
 
 
 pages = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"], teardown=close_default_manager)
-docstrings = Sybil(parsers=[DocTestParser()], patterns=["procpool/**/*.py"], teardown=close_default_manager)
+docstrings = Sybil(
+    parsers=[DocTestParser()], patterns=["procpool/*.py", "procpool/**/*.py"], teardown=close_default_manager
+)
 
 pytest_collect_file = (pages + docstrings).pytest()

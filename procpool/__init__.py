@@ -2,8 +2,7 @@
 
 >>> import procpool
 >>> with procpool.spawn("cat") as cat:
-...     cat.send_line("hello")
-...     cat.read(timeout=5).text
+...     cat.ask("hello").text
 'hello\\n'
 """
 

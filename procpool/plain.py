@@ -46,10 +46,33 @@ def _line(text: str) -> str:
 
 
 def _put(cells: list[str], column: int, text: str) -> int:
-    if text:
-        cells.extend(" " * (column - len(cells)))
-        cells[column : column + len(text)] = text
-    return column + len(text)
+    """Write text over the cells of a line; return the column behind it. A wide character's second cell is empty."""
+    if not text:
+        return column
+    cells.extend(" " * (column - len(cells)))
+    if "" in cells[column : column + 1]:
+        cells[column - 1] = " "
+    new = list(text) if text.isascii() else _cells(text)
+    end = column + len(new)
+    if "" in cells[end : end + 1]:
+        cells[end] = " "
+    cells[column:end] = new
+    return end
+
+
+def _cells(text: str) -> list[str]:
+    """Return what stands in each cell; what joins the character before it has none of its own."""
+    import unicodedata  # text that is not ASCII, and has codes in it, is rare
+
+    cells: list[str] = []
+    for char in text:
+        if cells and unicodedata.category(char) in ("Mn", "Me", "Cf"):
+            cells[-1 if cells[-1] else -2] += char
+        else:
+            cells.append(char)
+            if unicodedata.east_asian_width(char) in "WF":
+                cells.append("")
+    return cells
 
 
 def _obey(cells: list[str], column: int, code: re.Match[str]) -> int:
@@ -69,7 +92,10 @@ def _obey(cells: list[str], column: int, code: re.Match[str]) -> int:
         return max(column - count, 0)
     if what == "G":
         return count - 1
-    if what == "K":
+    if what == "J":
+        if number == 0:
+            del cells[column:]  # and the lines below, where there is nothing yet
+    elif what == "K":
         if number == 0:
             del cells[column:]
         elif number == 1:
@@ -98,7 +124,8 @@ def without_echo(text: str, sent: str) -> str:
             break
         shown = text[at:end]
         if number == 0:
-            if shown.strip() != line.strip():
+            # A terminal that breaks a long line may pad it, and shows a tab as spaces.
+            if "".join(shown.split()) != "".join(line.split()):
                 break
         else:
             prompt = shown[: len(shown) - len(line)] if line else shown

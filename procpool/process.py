@@ -55,9 +55,8 @@ class Process:
 
     >>> import procpool
     >>> with procpool.spawn("cat") as cat:
-    ...     cat.send_line("hello")
-    ...     cat.expect("hello").line
-    'hello'
+    ...     cat.ask("hello").stdout
+    ['hello']
     """
 
     __slots__ = ("_child", "_pool", "_manager", "__weakref__")
@@ -463,9 +462,9 @@ class Process:
         Works in the caller's thread. Ctrl-C ends the looking, never the process.
 
         >>> import procpool
-        >>> with procpool.spawn("printf", ["50%%\r100%%\n"]) as process:
+        >>> with procpool.spawn("echo", ["hello"]) as process:
         ...     process.stream()
-        50%...100%
+        hello
         """
         target = sys.stdout if file is None else file
         if not callable(getattr(target, "write", None)):

@@ -52,6 +52,12 @@ class Part(NamedTuple):
     dropped: int
     runs: tuple[tuple[int, int, float], ...]
 
+    def rest(self) -> Part:
+        """Return it without what was handed out before: its first line is what is left of one."""
+        skip = self.skip
+        breaks = tuple([end - skip for end in self.breaks])
+        return self._replace(text=self.text[skip:], skip=0, tail=max(self.tail - skip, 0), breaks=breaks)
+
     def lines(self) -> list[str]:
         """Return the finished lines, without newlines."""
         text = self.text[: self.tail]

@@ -157,11 +157,12 @@ class Stdin:
 class Terminal(Stdin):
     """Our end of a process's terminal, as its input. It is closed at the exit, and not before."""
 
-    __slots__ = ("_column",)
+    __slots__ = ("_column", "_echo")
 
     def __init__(self, fd: int, child: Child) -> None:
         super().__init__(fd, child)
         self._column = 0  # how many bytes of an unfinished line were written
+        self._echo = terminal.Modes(fd).echo  # at the start
 
     def check(self, data: bytes) -> None:
         """Raise ValueError for a line that the kernel would cut in silence."""
@@ -188,9 +189,12 @@ class Terminal(Stdin):
 
     @property
     def echoes(self) -> bool:
-        """Whether what is written now is shown, by the terminal or by the program."""
+        """Whether what is written now is shown, by the terminal or by the program.
+
+        One that takes single keys shows them itself, unless it found a terminal that does not.
+        """
         modes = self._modes()
-        return modes is not None and modes.echo
+        return modes is not None and (modes.echo or (self._echo and not modes.canonical))
 
     def close(self) -> None:
         """Have the reader thread write the end-of-file character; messages that wait are not written."""
@@ -208,15 +212,23 @@ class Terminal(Stdin):
                 terminal.resize(self.fd, rows, cols)
 
     def interrupt(self) -> None:
-        """Have the kernel interrupt the foreground job; where it cannot be asked, write what Ctrl-C writes."""
+        """Do what Ctrl-C does: the kernel interrupts the foreground job, or the program gets a key.
+
+        A full input queue does not matter to the former; where the kernel cannot be asked, the key is written.
+        """
         self._child.stood = None
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            if self.fd < 0 or terminal.signal_foreground(self.fd, signal.SIGINT):
+            if self.fd < 0:
                 return
-            key = terminal.Modes(self.fd).interrupt
-        self.put(Message(key))
+            modes = terminal.Modes(self.fd)
+            if modes.signals and terminal.signal_foreground(self.fd, signal.SIGINT):
+                if modes.flushes:
+                    terminal.flush_input(self.fd)
+                    self._column = 0
+                return
+        self.put(Message(modes.interrupt))
 
     def _modes(self) -> Optional[terminal.Modes]:
         me = self.guard.check()

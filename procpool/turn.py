@@ -192,7 +192,7 @@ class Turn:
         try:
             if stdin.unread:
                 return False
-            found = self._evidence.look()
+            found = self._evidence.look(lenient=self._otherwise != Standing())
             if found:
                 said = None if stdin.unread or stdin.messages != messages else self._child.drained()
                 if said is None:
@@ -324,11 +324,12 @@ class Exchange:
             view = child.look(self._begin)
             if take:
                 child.pass_over(view.ends)
-        return child.render(view, sent, self._cut if take else None)
+        return child.render(view, sent, self._cut if take else Part.rest)
 
     def _cut(self, part: Part) -> Part:
-        """Leave the standing prompt out."""
-        unfinished = part.text[max(part.tail, part.skip) :]
+        """Leave out the prompt that stood before, and the one that stands now."""
+        part = part.rest()
+        unfinished = part.text[part.tail :]
         size = self._child.prompts[part.stream].size(unfinished)
         if self._prompt is not None:
             ends = [len(match[0]) for match in self._prompt.finditer(unfinished) if match.end() == len(unfinished)]

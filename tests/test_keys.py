@@ -101,6 +101,13 @@ def test_p20_modes_do_not_depend_on_chunks(parts, size):
         ("tab\tstays", "tab\tstays"),
         ("a\x1b[" + "1" * 5000 + "Kb", "ab"),
         ("torn \x1b[3", "torn "),
+        ("hello\r\x1b[Jhi", "hi"),
+        ("hello\x1b[1G\x1b[0Jhi", "hi"),
+        ("日本語 10%\rok", "ok本語 10%"),
+        ("日本\b\bx", "日x "),
+        ("日本\b\b\bx", " x本"),
+        ("e\u0301\rX", "X"),
+        ("日e\u0301\b\bx\r", " xe\u0301"),
         ("torn \x1b", "torn "),
     ],
 )
@@ -123,6 +130,7 @@ def test_plain_takes_anything(text):
     [
         ("6 * 7\n42\n", "6 * 7", "42\n"),
         ("42\n", "6 * 7", "42\n"),
+        ("aa  bb\nout\n", "aa\tbb", "out\n"),
         ("", "x", ""),
         ("x", "x", "x"),
         ("for i in r:\n...     i\n... \n0\n", "for i in r:\n    i\n", "0\n"),

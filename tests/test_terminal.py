@@ -305,6 +305,33 @@ def test_interrupt_reaches_the_foreground_job(manager):
     bash.kill(grace=0.1)  # the portable half cannot see that it ignores TERM
 
 
+INTERRUPTED = """
+import signal, sys, termios
+signal.signal(signal.SIGINT, lambda *rest: print("signal", flush=True))
+{}
+print("up", flush=True)
+while True: print(repr(sys.stdin.readline()), flush=True)
+"""
+RAW = "m = termios.tcgetattr(0); m[3] &= ~termios.ISIG; termios.tcsetattr(0, 0, m)"
+
+
+def test_interrupt_is_what_ctrl_c_is(manager):
+    """What was typed before it is thrown away; a program that takes Ctrl-C for a key gets a key."""
+    process = manager.spawn("a", [sys.executable, "-c", INTERRUPTED.format("")], pty=True, echo=False)
+    process.expect("up", 10)
+    process.write("junk")
+    process.interrupt()
+    process.expect("signal", 10)
+    process.send_line("ok")
+    assert process.expect(r"'.*'", 10)[0] == r"'ok\n'"
+    process = manager.spawn("a", [sys.executable, "-c", INTERRUPTED.format(RAW)], pty=True, echo=False)
+    process.expect("up", 10)
+    process.write("half ")
+    process.interrupt()
+    process.send_line("whole")
+    assert process.expect(r"'.*'", 10)[0] == r"'half \x03whole\n'"
+
+
 def test_p44_a_screen_that_ctrl_c_interrupts_shows_all_the_next_time(manager):
     """Whenever it comes: what was half fed to the emulator is fed again."""
     import pyte  # noqa: F401  # here, for an import that Ctrl-C tears is not ours

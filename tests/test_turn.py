@@ -423,6 +423,24 @@ def test_ask_in_two_streams(linux):
     assert repl.ask("1 / 0").stderr[-1] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize("how", [{"prompt": "> "}, {"quiet": 0.15}])
+@pytest.mark.parametrize("work", ["time.sleep(0.02)", "sum(range(1000))"])
+def test_a_prompt_or_silence_does_where_a_thread_never_rests(run, work, how):
+    """As those of a JVM; without them it is never said to wait, and while the answer is on its way it does not."""
+    script = (
+        f"def work():\n while True: {work}\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "while True: line = input('> '); time.sleep(0.05); print(line.upper())"
+    )
+    process = run(script, **how, **({"echo": False} if run.pty else {}))
+    assert [process.ask(word).plain for word in ("one", "two")] == ["ONE\n", "TWO\n"]
+    assert process.wait_for_input(5) is True
+    process.kill()
+    without = run(script)
+    without.expect("> ", 10)
+    assert looks(without) == {False}
+
+
 @pytest.mark.parametrize("half", ["linux", "portable"])
 @pytest.mark.parametrize("how", [{"prompt": "> "}, {"quiet": 0.15}])
 def test_a_prompt_or_silence_does_where_there_is_no_evidence(monkeypatch, half, how):
@@ -633,9 +651,9 @@ def test_an_answer_that_comes_during_a_look_is_the_last_news(linux, monkeypatch)
     before = buffer.bytes
     look = Witness.look
 
-    def look_late(self):
+    def look_late(self, **options):
         until(lambda: buffer.bytes > before, "the answer")
-        return look(self)
+        return look(self, **options)
 
     monkeypatch.setattr(Witness, "look", look_late)
     repl.ask("time.sleep(0.05)")
@@ -687,6 +705,24 @@ def test_a_terminal_that_does_not_echo_has_no_echo_to_leave_out(linux):
     assert cat.ask("hello").plain == "hello\n"
     loud = linux.spawn("a", "cat", pty=True)
     assert loud.ask("hello").plain == "hello\n"
+
+
+def test_an_answer_is_the_same_as_lines(linux):
+    """The prompt that stood before its first line is no part of it, in any form."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    repl.ask("x = 1")
+    answer = repl.ask("6 * 7")
+    assert (answer.stdout, [line.text for line in answer.lines], answer.partial.stdout) == (["42"], ["42"], "")
+    assert repl.ask("print('x', end='')").partial.stdout == "x"
+    other = linux.spawn("a", [sys.executable, "-i", "-q"])
+    assert other.ask("1 / 0").stderr[0] == "Traceback (most recent call last):"
+
+
+def test_readline_on_a_silent_terminal_shows_no_line_to_leave_out(linux):
+    """It takes single keys, and shows them only where the terminal did so when it began."""
+    env = {"PYTHON_BASIC_REPL": "1", "TERM": "dumb"}
+    repl = linux.spawn("a", [sys.executable, "-q"], pty=True, echo=False, extra_env=env)
+    assert [repl.ask(line).plain for line in ("42", "'a'", "1")] == ["42\n", "'a'\n", "1\n"]
 
 
 def test_a_prompt_may_have_flags(monkeypatch):

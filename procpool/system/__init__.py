@@ -80,10 +80,11 @@ class Evidence(Protocol):
     again: float  # how many seconds later it is worth asking again; 0: after any time
     blind: bool  # the system does not let us see
 
-    def look(self) -> Optional[bool]:
+    def look(self, *, lenient: bool = False) -> Optional[bool]:
         """Say whether a thread of the tree is blocked, waiting for the device alone, and no other one runs.
 
-        False: nobody is, or somebody runs. None: it cannot be told.
+        False: nobody is, or somebody runs. None: it cannot be told; if `lenient`, also: one waits beside others that
+        run, such as the threads of a JVM, which never rest.
         """
 
 

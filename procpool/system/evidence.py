@@ -108,9 +108,11 @@ class Witness:
         self._still: Optional[tuple[tuple[Thread, bytes], ...]] = None  # how often each thread had run,
         self._since = 0.0  # since when,
         self._looks = 0  # and at how many looks before this one
+        self._lenient = False
 
-    def look(self) -> Optional[bool]:
+    def look(self, *, lenient: bool = False) -> Optional[bool]:
         """See `system.Evidence`."""
+        self._lenient = lenient
         found = self._look()
         self._looks += 1  # one, however often it was judged
         return found
@@ -144,9 +146,10 @@ class Witness:
             call = None if last is None else self._call(last)
         except PermissionError:
             call = last = None  # it comes again, in its turn
-        if call == []:
+        if call == [] and not self._lenient:
             self._still = None
             return False
+        busy = False
         runs: list[tuple[Thread, bytes]] = []
         waiting: Optional[Wait] = None
         unclear = False
@@ -155,8 +158,10 @@ class Witness:
             if not state or state in b"ZX":
                 continue  # it is gone
             if state in b"RD":
-                self._still = None
-                return False
+                busy = True
+                if self._lenient:
+                    continue
+                break
             runs.append((thread, switches))
             if state == b"S":
                 try:
@@ -173,14 +178,19 @@ class Witness:
                 elif found is None:
                     unclear = True
                 elif self._naps(thread, its_call):
-                    self._still = None
-                    return False
+                    busy = True
+                    if not self._lenient:
+                        break
+        if busy:
+            self._still = None
+            return None if waiting is not None and self._lenient else False
         if waiting is None:
             self._still = None
             return None if unclear else False
-        if waiting.seconds is not None:
-            return self._stands(tuple(runs), TIMED_SECS, begin) if counted else self._judge()
-        return self._stands(tuple(runs), STEADY_SECS if len(runs) > 1 else 0.0, begin)
+        if waiting.seconds is not None and not counted:
+            return self._judge()
+        long_enough = TIMED_SECS if waiting.seconds is not None else STEADY_SECS if len(runs) > 1 else 0.0
+        return self._stands(tuple(runs), long_enough, begin) or (None if self._lenient else False)
 
     def _stands(self, runs: tuple[tuple[Thread, bytes], ...], long_enough: float, begin: float) -> bool:
         """Say whether no thread has run for long enough; a count of context switches shows each time that one did.

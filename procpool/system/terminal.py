@@ -58,18 +58,18 @@ def signal_foreground(fd: int, number: int) -> bool:
 class Modes:
     """How a terminal treats its input at this moment."""
 
-    __slots__ = ("canonical", "echo", "eof", "interrupt", "ends")
+    __slots__ = ("canonical", "echo", "signals", "flushes", "eof", "interrupt", "ends")
 
     def __init__(self, fd: int) -> None:
         import termios
 
         modes: list[Any] = termios.tcgetattr(fd)
         self.canonical = bool(modes[3] & termios.ICANON)  # line by line
-        self.echo = (
-            bool(modes[3] & termios.ECHO) or not self.canonical
-        )  # a program that takes single keys shows them itself
+        self.echo = bool(modes[3] & termios.ECHO)
+        self.signals = bool(modes[3] & termios.ISIG)  # the interrupt key is a signal, else a key as any other
+        self.flushes = not modes[3] & termios.NOFLSH  # and what was typed before it is thrown away
         self.eof: bytes = modes[6][termios.VEOF] if self.canonical else b"\4"
-        self.interrupt: bytes = modes[6][termios.VINTR]
+        self.interrupt: bytes = modes[6][termios.VINTR].strip(b"\0") or b"\3"
         self.ends: bytes = b"\r\n" + b"".join(modes[6][n] for n in (termios.VEOF, termios.VINTR, termios.VKILL))
 
 
@@ -80,6 +80,14 @@ def unread(fd: int) -> bool:
     """
     with _peer(fd) as peer:
         return readable(peer.fileno())
+
+
+def flush_input(fd: int) -> None:
+    """Throw away what was written and not read. Linux only."""
+    import termios
+
+    with _peer(fd) as peer:
+        termios.tcflush(peer.fileno(), termios.TCIFLUSH)
 
 
 def number(fd: int) -> int:
