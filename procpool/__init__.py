@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
+from procpool.duty import renew_after_fork
 from procpool.errors import (
     CommandNotFoundError,
     EndOfOutputError,
@@ -67,6 +68,7 @@ __all__ = [
 ]
 
 _guard = Guard()  # guards _manager
+renew_after_fork(_guard)
 _manager: Optional[ProcessManager] = None
 
 

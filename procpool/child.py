@@ -21,7 +21,7 @@ from procpool.output.reader import Channel, Reader
 from procpool.snapshot import Exit, Output, Part, ProcessInfo, Streams
 from procpool.stdin import Stdin, Terminal
 from procpool.system import Evidence, returncode, terminal
-from procpool.system.launch import Launch
+from procpool.system.launch import Launch, Size
 from procpool.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Child:
         argv: Sequence[str],
         cwd: Optional[str],
         merge_stderr: bool,
-        size: Optional[tuple[int, int]],
+        pty: Optional[Size],
         otherwise: Standing,
         decoding: Decoding,
         make_buffer: Callable[[], LineBuffer],
@@ -163,17 +163,17 @@ class Child:
         self._exit_seen = False
         self._exit_source: Any = None
         self._finishing = False
-        pty = self.tree.hangup = size is not None
-        self.size = size or (0, 0)  # of its terminal: rows and columns
+        self.tree.hangup = pty is not None
+        self.size = (0, 0) if pty is None else (pty.rows, pty.cols)  # of its terminal
         self.emulator: Any = None
-        bound = terminal.MOST_BYTES if pty else None
+        bound = terminal.MOST_BYTES if pty is not None else None
         self.channels = [
             Channel(fd, name, buffer, self, reader, bound)
             for fd, (name, buffer) in zip(launched.ours, self.buffers.items())
         ]
         rest = launched.ours[len(self.channels) :]
-        self.keyboard = _keyboard() if pty else None
-        self.terminal = Terminal(rest[0], self) if pty else None
+        self.keyboard = _keyboard() if pty is not None else None
+        self.terminal = None if pty is None else Terminal(rest[0], self, echo=pty.echo)
         self.stdin = self.terminal or (Stdin(rest[0], self) if rest else None)
 
     @property
@@ -617,11 +617,24 @@ class Child:
                 self.asked_by = by
             self.claimed = claim
             claim.append(self)
-        if self._exit_seen and self.tree.pinned and self.tree.born is not None and not self._reaped and self._lost():
-            # Whatever has its numbers may be something else. The members are known by their marks, on Linux; the
-            # portable half has nothing but the numbers.
-            self.tree.start = math.inf
+        self._doubt(self.tree)
         return True
+
+    def tree_aside(self) -> Tree:
+        """Return a copy of the tree, for one who has not the claim."""
+        tree = self.tree.copy()
+        self._doubt(tree)
+        return tree
+
+    def _doubt(self, tree: Tree) -> None:
+        """Have whatever has the root's numbers not be taken for a member, if a stranger has reaped the root.
+
+        The members are known by their marks then, on Linux; the portable half has nothing but the numbers.
+        """
+        if self._exit_seen and tree.pinned and tree.born is not None and not self._reaped and self._lost():
+            tree.start = math.inf
+            # 1 a look begins; 2 the stranger reaps; 3 the number is given away; 4 the look takes that one for the root.
+            tree.seen.pop(self.pid, None)
 
     def unclaim(self, claim: Claim) -> None:
         """Let the next one look after the tree; may come twice."""

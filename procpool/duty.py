@@ -23,9 +23,15 @@ from collections.abc import Iterator
 from io import FileIO
 from typing import Callable
 
-from procpool.guard import ReentryError
+from procpool.guard import Guard, ReentryError
 
 Finish = Callable[[], None]
+
+
+def renew_after_fork(guard: Guard) -> None:
+    """Have a lock that is as old as its module be free in every copy."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=guard.renew)
 
 
 class Duties:

@@ -115,6 +115,7 @@ class TimeoutExpired(ProcpoolError, subprocess.TimeoutExpired, TimeoutError):
     cmd: Any
     timeout: float
     output: Optional[Output]
+    stderr = None  # it is in `output`
 
 
 class WriteTimeoutError(TimeoutExpired):

@@ -32,6 +32,11 @@ class Guard:
         self.lock = threading.Lock()
         self.holder = 0
 
+    def renew(self) -> None:
+        """Forget, in the copy that a fork made, a thread that had the lock and is not there."""
+        self.lock = threading.Lock()
+        self.holder = 0
+
     def check(self) -> int:
         """Return this thread's id. Raises RuntimeError if the thread is inside the lock."""
         me = threading.get_ident()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from typing import TYPE_CHECKING, Callable, Optional
@@ -112,6 +111,6 @@ class Housekeeper:
             if pause is None:
                 continue
             try:
-                alarm.result(None if pause == math.inf else pause)
+                alarm.result(pause if pause < threading.TIMEOUT_MAX else None)
             except TimeoutError:
                 pass

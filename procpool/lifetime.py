@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 
-from procpool.duty import start_thread
+from procpool.duty import renew_after_fork, start_thread
 from procpool.facts import Protocol
 from procpool.guard import Guard
 
@@ -26,6 +26,7 @@ class Closable(Protocol):
 
 # Guards _open and _watched; held for a look or a change only.
 _guard = Guard()
+renew_after_fork(_guard)
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _watched = 0  # the pid of the process whose main thread is watched
 

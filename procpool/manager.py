@@ -513,7 +513,7 @@ class ProcessManager(ById):
                 argv=argv,
                 cwd=directory,
                 merge_stderr=merge_stderr or pty,
-                size=None if terminal is None else terminal[:2],
+                pty=terminal,
                 otherwise=otherwise,
                 decoding=decoding,
                 make_buffer=make_buffer,

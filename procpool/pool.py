@@ -489,7 +489,7 @@ class Pool:
             for child in others:
                 if not child.wait_unclaimed(begin + secs):
                     # Whoever ends it gives it more time than we do.
-                    self._at_trees("end", [child.tree.copy()])
+                    self._at_trees("end", [child.tree_aside()])
                     child.wait_unclaimed(None)
                 found = child.exit
                 if found is None or (forget and not child.forgotten and not found.survivors):
@@ -529,7 +529,7 @@ class Pool:
         """Look once at what a tree uses."""
         import psutil
 
-        one = child.tree.copy()  # whoever has the claim may be looking at the other
+        one = child.tree_aside()  # whoever has the claim may be looking at the other
         members = [] if child.empty else tree.alive([one], self.system).get(one, [])
         processes = threads = rss = 0
         cpu = 0.0
@@ -556,7 +556,7 @@ class Pool:
                 return
             if not child.exited:
                 child.asked_by = "terminate"
-        self._at_trees("terminate", [child.tree.copy()])
+        self._at_trees("terminate", [child.tree_aside()])
 
     def _at_trees(self, verb: str, trees: list[tree.Tree], grace: float = 0.0) -> Collection[tree.Tree]:
         """Do `verb`, a function of `tree`, with trees; return those that live.
@@ -690,7 +690,10 @@ class Pool:
     def close_at_exit(self) -> None:
         """Close, for the end of the interpreter, unless this is a fork."""
         if self.owner == os.getpid():
-            self.close("owner", min(self.grace, tree.GRACE_SECS))
+            try:
+                self.close("owner", min(self.grace, tree.GRACE_SECS))
+            except OSError:
+                pass  # there is no fd left to ask the system: the guardian does it, as soon as we are gone
 
     def abandon(self) -> list[str]:
         """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""

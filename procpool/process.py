@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal as _signal
 import sys
 import time
@@ -18,7 +17,7 @@ from procpool.errors import (
     WriteTimeoutError,
 )
 from procpool.output.search import QUIET_SECS, Pattern, compile_patterns
-from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage
+from procpool.snapshot import Exit, Line, Match, Output, ProcessInfo, Screen, Usage, printable
 from procpool.stdin import Message
 from procpool.turn import Exchange, Turn, earliest, standing
 from procpool.waiting import Searcher
@@ -35,15 +34,18 @@ LAST_LINES = 5  # how many lines of output an error shows
 DEFAULT: Any = object()  # a timeout that is not given: the manager's
 
 
+LONGEST_SECS = 1e18  # more is for ever
+
+
 def seconds(name: str, value: object, *, optional: bool = False) -> Optional[float]:
-    """Check a number of seconds. Returns None for None (if `optional`) and for infinity."""
+    """Check a number of seconds. Returns None for None (if `optional`) and for ever."""
     if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name} must not be negative: {value}")
-    return None if value == math.inf else float(value)
+    if not value >= 0:
+        raise ValueError(f"{name} must be a number of seconds, and not negative: {value}")
+    return float(value) if value <= LONGEST_SECS else None
 
 
 class Process:
@@ -625,7 +627,7 @@ class Process:
     def __repr__(self) -> str:
         child = self._child
         state = f"exited {child.returncode}" if child.exited else f"running, pid {child.pid}"
-        return f"<Process {child.id} [{child.command}]: {state}>"
+        return f"<Process {child.id} [{printable(child.command)}]: {state}>"
 
     # Helpers
 
@@ -703,8 +705,8 @@ def whole_number(name: str, value: object, *, least: int = 1) -> int:
     """Check a count."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}: {value}")
+    if not least <= value <= sys.maxsize:
+        raise ValueError(f"{name} must be at least {least}, and no more than {sys.maxsize}: {value}")
     return value
 
 

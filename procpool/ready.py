@@ -25,7 +25,7 @@ def readiness(ready: Ready) -> Wait:
     has it would be taken for the process.
     """
     if isinstance(ready, (str, re.Pattern, list, tuple)):
-        patterns = compile_patterns(ready)
+        patterns = compile_patterns(ready, "ready")
         return lambda process, timeout: _expect(process, patterns, timeout)
     if isinstance(ready, int) and not isinstance(ready, bool):
         port = ready

@@ -405,4 +405,9 @@ class ProcessInfo(Facts):
 
     def __repr__(self) -> str:
         state = f"running, pid {self.pid}" if self.alive else f"exited {self.returncode}"
-        return f"<ProcessInfo {self.id} [{self.command}]: {state}>"
+        return f"<ProcessInfo {self.id} [{printable(self.command)}]: {state}>"
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal or file takes: words may hold bytes that are no characters (lone surrogates)."""
+    return text.encode("utf-8", "backslashreplace").decode()

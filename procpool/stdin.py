@@ -159,10 +159,10 @@ class Terminal(Stdin):
 
     __slots__ = ("_column", "_echo")
 
-    def __init__(self, fd: int, child: Child) -> None:
+    def __init__(self, fd: int, child: Child, *, echo: bool) -> None:
         super().__init__(fd, child)
         self._column = 0  # how many bytes of an unfinished line were written
-        self._echo = terminal.Modes(fd).echo  # at the start
+        self._echo = echo  # at the start
 
     def check(self, data: bytes) -> None:
         """Raise ValueError for a line that the kernel would cut in silence."""

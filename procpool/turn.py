@@ -36,7 +36,7 @@ def standing(prompt: Optional[Pattern], quiet: Optional[float]) -> Standing:
         return Standing(None, quiet)
     if isinstance(prompt, (list, tuple)):
         raise TypeError("prompt must be one pattern, not a list")
-    return Standing(compile_patterns(prompt)[0], quiet)
+    return Standing(compile_patterns(prompt, "prompt")[0], quiet)
 
 
 def _plain(text: str) -> str:

@@ -69,3 +69,26 @@ def test_the_command_line():
     assert done.returncode == 2
     assert "COMMAND" in done.stderr
     assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_output_that_nobody_takes_is_the_end_and_no_traceback(full):
+    """`| head -1`, and a full disk."""
+    command = [sys.executable, "-OO", "-m", "procpool", "demo"]
+    with open("/dev/full", "w") as target:
+        demo = subprocess.Popen(
+            command,
+            stdout=target if full else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        if demo.stdout is not None:
+            demo.stdout.readline()
+            demo.stdout.close()
+        assert demo.stderr is not None
+        said = demo.stderr.read()
+        demo.stderr.close()
+        assert demo.wait(15) == 1
+    assert "Traceback" not in said
+    assert ("No space left" in said) == full

@@ -69,6 +69,7 @@ def test_real_errors_pickle_with_their_output(spawn):
     with pytest.raises(procpool.TimeoutExpired) as caught:
         process.expect("y", 0.01)
     assert pickle.loads(pickle.dumps(caught.value)).output.stdout == ["x"]
+    assert (caught.value.timeout, caught.value.stderr) == (0.01, None)  # as subprocess's has them
 
 
 def test_the_tree_that_is_drawn_is_the_tree_that_is():

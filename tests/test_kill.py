@@ -344,7 +344,7 @@ print("works", codes)
 def test_p09_a_host_that_ignores_sigint_does_not_pass_it_on():
     """As one does that a script started with `&`; the errors stay what they are."""
     script = """
-import signal
+import os, shutil, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 import procpool
 with procpool.spawn("sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"]) as process:
@@ -352,13 +352,17 @@ with procpool.spawn("sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"]) 
     print(ignored >> (signal.SIGINT - 1) & 1)
     process.interrupt()
     print(process.wait(10))
+os.chdir("/")
+with procpool.spawn("./sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"], cwd=os.path.dirname(shutil.which("sh"))) as process:
+    ignored = int(process.expect(r"SigIgn:\\s+([0-9a-f]+)", 10)[1], 16)
+    print(ignored >> (signal.SIGINT - 1) & 1)
 try:
     procpool.spawn("no-such-command")
 except procpool.CommandNotFoundError as error:
     print(error.command)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=15)
-    assert done.stdout == "0\n-2\nno-such-command\n", done.stderr
+    assert done.stdout == "0\n-2\n0\nno-such-command\n", done.stderr
 
 
 def test_p09_p13_any_thread_may_start_and_its_end_ends_nothing(manager):

@@ -356,6 +356,13 @@ def test_what_is_forgotten_to_make_room_can_still_be_read():
             processes[0].kill()
 
 
+def test_ages_longer_than_a_timer_can_wait_are_no_error():
+    """Three hundred years."""
+    with procpool.ProcessManager(max_age_secs=1e10, idle_secs=10**400, cleanup_interval=1e10) as manager:
+        process = manager.spawn("a", "true")
+        assert process.exit_future().result(5) == process.wait(10**400) == 0
+
+
 def test_what_is_written_little_by_little_keeps_a_process_from_being_idle():
     """One message that takes longer than the idle time."""
     script = "import os, time\nwhile os.read(0, 65536): time.sleep(0.1)"

@@ -90,6 +90,21 @@ def test_p14_a_start_at_exit_is_refused_or_ended():
     assert "Fatal" not in done.stderr
 
 
+def test_p12_the_locks_of_modules_are_free_in_a_copy():
+    """As if another thread had held them at the fork."""
+    done = run(
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "import concurrent.futures, procpool, procpool.lifetime\n"
+        "procpool._guard.lock.acquire(); procpool.lifetime._guard.lock.acquire()\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(procpool.spawn('true').wait(5))\n"
+        "print(os.waitpid(pid, 0)[1])\n"
+        "procpool._guard.lock.release(); procpool.lifetime._guard.lock.release()\n"
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_p12_a_used_manager_is_closed_in_a_fork():
     """Decided before any lock, naming both pids; the copy ends nothing at its exit."""
     done = run(

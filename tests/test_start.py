@@ -122,7 +122,12 @@ def test_commands_may_be_paths(manager, tmp_path):
         (("a", "x"), {"encoding": "utf-16"}, ValueError, "encoding must extend ASCII"),
         (("a", "x"), {"encoding": 1}, TypeError, "encoding must be a str"),
         (("a", "x"), {"errors": "strict"}, ValueError, "errors must be one of"),
-        (("a", "x"), {"max_lines": 0}, ValueError, "max_lines must be at least 1: 0"),
+        (("a", "x"), {"max_lines": 0}, ValueError, "max_lines must be at least 1, and no more than .*: 0"),
+        (("a", "x"), {"max_lines": 1 << 63}, ValueError, "max_lines must be at least 1, and no more than"),
+        (("a", "x"), {"prompt": 5}, TypeError, "prompt must be a str"),
+        (("a", "x"), {"prompt": "("}, ValueError, "prompt is not a regular expression"),
+        (("a", "x"), {"ready": []}, ValueError, "ready must not be an empty list"),
+        (("a", "x"), {"quiet": float("nan")}, ValueError, "quiet must be a number of seconds, and not negative: nan"),
         (("a", "x"), {"max_bytes": 1.5}, TypeError, "max_bytes must be an int, not float"),
         (("a", "x"), {"stdin": None}, TypeError, "stdin must be True or False"),
         (("a", "x"), {"merge_stderr": 1}, TypeError, "merge_stderr must be True or False"),
@@ -204,6 +209,44 @@ def test_p35_what_cannot_be_started_says_why_and_leaves_nothing(manager, tmp_pat
     assert manager._pool.total == 0
     manager._pool.reader.close()
     until(lambda: our_fds() <= fds, "no fd more")
+
+
+@pytest.mark.parametrize("pty", [False, True], ids=["pipe", "pty"])
+def test_a_start_error_tells_what_there_is(manager, tmp_path, monkeypatch, pty):
+    """Of the command that was meant, seen from where the child would be; not of a file of that name beside us."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zz").mkdir()
+    with pytest.raises(procpool.CommandNotFoundError, match="there is no command 'zz' on PATH"):
+        manager.start("a", "zz", pty=pty)
+    script = tmp_path / "zz" / "script"
+    script.write_text("#!/nowhere/at/all\n")
+    script.chmod(0o755)
+    with pytest.raises(procpool.CommandNotFoundError, match="interpreter that its first line names is not"):
+        manager.start("a", "./script", cwd="zz", pty=pty)
+    with pytest.raises(procpool.StartError) as caught:
+        manager.start("a", "zz/script/below", pty=pty)
+    assert (type(caught.value), caught.value.errno) == (procpool.StartError, errno.ENOTDIR)
+    with pytest.raises(procpool.StartError, match="by stdin or a file"):
+        manager.start("a", "echo", ["x" * (1 << 22)], pty=pty)
+
+
+@pytest.mark.parametrize("pty", [False, True], ids=["pipe", "pty"])
+def test_an_owner_whose_directory_is_gone_can_start(pty, tmp_path):
+    """As Popen can."""
+    script = f"""
+import os, sys, procpool
+os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+with procpool.spawn("echo", ["hello"], pty={pty}) as echo: print(echo.expect("hello", 10)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=15)
+    assert done.stdout == "hello\n", done.stderr
+
+
+def test_words_that_are_no_text_can_be_shown(manager):
+    """A lone surrogate stands for a byte; a repr can be printed anywhere."""
+    process = manager.spawn("a", "echo", ["\udcff"])
+    assert "\\udcff" in repr(process).encode().decode()
+    assert "\\udcff" in repr(process.info()).encode().decode()
 
 
 def test_p35_no_fds_left(manager):

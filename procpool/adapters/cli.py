@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import urllib.request
@@ -29,7 +30,7 @@ class DemoFailed(Exception):
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="procpool", description=procpool.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="procpool", description=(procpool.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"procpool {procpool.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="watch a REPL answer, a web server come up, and a tree vanish")
@@ -40,14 +41,19 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     mcp.add_argument("--start-root", metavar="DIR", help="start only in here (which contains nothing that runs)")
     mcp.add_argument("--max-per-agent", type=int, default=5, metavar="N", help="how many may live at once")
     options = parser.parse_args(arguments)
-    if options.command == "sweep":
-        return _sweep(dry_run=options.dry_run)
-    if options.command == "mcp":
-        return _mcp(options.allow, options.start_root, options.max_per_agent)
     try:
+        if options.command == "sweep":
+            return _sweep(dry_run=options.dry_run)
+        if options.command == "mcp":
+            return _mcp(options.allow, options.start_root, options.max_per_agent)
         demo()
     except (DemoFailed, procpool.ProcpoolError) as error:
         print(f"procpool: the demo failed: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of stdout: nobody reads it any more, or there is no room
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written at the exit
+        if not isinstance(error, BrokenPipeError):
+            print(f"procpool: {error}", file=sys.stderr)
         return 1
     return 0
 

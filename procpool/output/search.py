@@ -14,11 +14,13 @@ QUIET_SECS = 0.02  # a match that more output could change stands after this lon
 Pattern = Union[str, re.Pattern[str]]
 
 
-def compile_patterns(pattern: Pattern | list[Pattern] | tuple[Pattern, ...]) -> list[re.Pattern[str]]:
-    """Compile one pattern or several; refuse what could never match within a line."""
+def compile_patterns(
+    pattern: Pattern | list[Pattern] | tuple[Pattern, ...], name: str = "pattern"
+) -> list[re.Pattern[str]]:
+    """Compile one pattern or several; refuse what could never match within a line. `name` is that of the argument."""
     several = pattern if isinstance(pattern, (list, tuple)) else [pattern]
     if not several:
-        raise ValueError("pattern must not be an empty list")
+        raise ValueError(f"{name} must not be an empty list")
     compiled = []
     for item in several:
         if isinstance(item, re.Pattern) and isinstance(item.pattern, str):
@@ -26,13 +28,13 @@ def compile_patterns(pattern: Pattern | list[Pattern] | tuple[Pattern, ...]) -> 
         elif isinstance(item, str):
             try:
                 found = re.compile(item)
-            except re.error as error:
-                raise ValueError(f"pattern is not a regular expression: {item!r}: {error}") from None
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"{name} is not a regular expression: {item!r:.200}: {error}") from None
         else:
-            raise TypeError(f"pattern must be a str, a compiled str pattern or a list of them, not {item!r}")
+            raise TypeError(f"{name} must be a str, a compiled str pattern or a list of them, not {item!r}")
         if _holds_newline(found):
             raise ValueError(
-                f"pattern can never match: {found.pattern!r} holds a newline, and the search goes line by line"
+                f"{name} can never match: {found.pattern!r} holds a newline, and the search goes line by line"
             )
         compiled.append(found)
     return compiled
@@ -41,11 +43,13 @@ def compile_patterns(pattern: Pattern | list[Pattern] | tuple[Pattern, ...]) -> 
 def _holds_newline(pattern: re.Pattern[str]) -> bool:
     """Say whether a pattern asks for a newline outside of a character class (`[^\\n]` is fine)."""
     inside = False
-    for token in re.findall(r"\\.|\[\^?\]?|[\]\n]|.", pattern.pattern, re.DOTALL):
+    first = 0  # of a class: there `]` stands for itself
+    tokens = re.findall(r"\\.|\[\^|.", pattern.pattern, re.DOTALL)
+    for at, token in enumerate(tokens):
         if inside:
-            inside = token != "]"
+            inside = token != "]" or at == first
         elif token.startswith("["):
-            inside = True
+            inside, first = True, at + 1
         elif token in ("\\n", "\\\n") or (token == "\n" and not pattern.flags & re.VERBOSE):
             return True
     return False

@@ -81,7 +81,7 @@ def launch(
             into.ours, into.theirs, into.fds = [reading, writing], iter([theirs]), []
             streams = [theirs] * 3
         else:
-            words = _with_sigint(argv, env)
+            words = _with_sigint(argv, cwd, env)
             open_pipes(into.fds, 1 + (not merge_stderr) + stdin)
             ours, ends = into.fds[0::2], into.fds[1::2]
             if stdin:  # the one pipe of which the child reads
@@ -120,7 +120,7 @@ def disown(popen: subprocess.Popen[Any]) -> None:
     popen.returncode = 0
 
 
-def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[str]:
+def _with_sigint(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, bytes]) -> Sequence[str]:
     """Give the child SIGINT at its default where we ignore it, as a host does that a script started with `&`.
 
     No shell can restore an ignored signal, and `restore_signals` leaves SIGINT out; coreutils' `env` does it, with the
@@ -130,9 +130,12 @@ def _with_sigint(argv: Sequence[str], env: Mapping[bytes, bytes]) -> Sequence[st
         return argv
     import shutil  # it imports much, and is seldom needed
 
-    command = shutil.which(argv[0], path=os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath))))
     helper = shutil.which("env")
-    if command is None or helper is None or "=" in argv[0] or not _is_known(command):
+    if helper is None or "=" in argv[0]:
+        return argv
+    try:
+        _find(argv[0], cwd, env)
+    except OSError:
         return argv
     return [helper, "--default-signal=INT", "--", *argv]
 
@@ -147,7 +150,7 @@ def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, 
         raise FileNotFoundError(errno.ENOENT, "a terminal needs /bin/sh, and there is none", SH)
     path = _find(argv[0], cwd, env)
     if argv[0].startswith("-") or "=" in argv[0]:
-        argv = [path, *argv[1:]]
+        argv = [os.path.abspath(path), *argv[1:]]
     import shutil
 
     helper = shutil.which("env")
@@ -168,7 +171,7 @@ def _with_terminal(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, 
 
 def _find(command: str, cwd: Optional[str], env: Mapping[bytes, bytes]) -> str:
     """Find the file of a command, as Popen would, from the child's directory. Raises OSError."""
-    folder = os.path.join(os.getcwd(), cwd or "")
+    folder = cwd or ""
     if cwd is not None:
         os.stat(folder + "/")
     if "/" in command:
@@ -181,7 +184,7 @@ def _find(command: str, cwd: Optional[str], env: Mapping[bytes, bytes]) -> str:
         try:
             mode = os.stat(place).st_mode
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno != errno.ENOENT and (error.errno != errno.ENOTDIR or "/" in command):
                 refused = error.errno or refused
             continue
         if not stat.S_ISREG(mode) or not os.access(place, os.X_OK):
@@ -214,16 +217,17 @@ def _is_known(command: str) -> bool:
 def start_error(command: str, cwd: Optional[str], error: OSError) -> StartError:
     """Say why a process could not be started, so that a person knows what to change."""
     number = error.errno
-    if error.filename == SH and command != SH:
+    if number == errno.ENOENT and error.filename == SH and command != SH:
         return StartError(f"Failed to start process {command!r}: {error.strerror}", "", command=command, errno=number)
     reason = os.strerror(number) if number else str(error)
+    path = os.path.join(cwd or "", command) if "/" in command else ""
     kind = StartError
     detail = ""
     if number == errno.ENOENT and cwd is not None and not os.path.isdir(cwd):
         reason, detail = f"{reason}: {cwd!r}", f"cwd: there is no directory {cwd!r}"
     elif number == errno.ENOENT:
         kind = CommandNotFoundError
-        if os.path.exists(command):
+        if os.path.exists(path):
             detail = f"{command!r} is there, but the interpreter that its first line names is not"
         elif " " in command:
             detail = "the command holds a space: arguments go in args, or give a list of all words"
@@ -232,7 +236,7 @@ def start_error(command: str, cwd: Optional[str], error: OSError) -> StartError:
     elif number == errno.ENOTDIR and cwd is not None and not os.path.isdir(cwd):
         reason, detail = f"{reason}: {cwd!r}", f"cwd: {cwd!r} is not a directory"
     elif number == errno.EACCES:
-        if os.path.isdir(command):
+        if os.path.isdir(path):
             detail = f"{command!r} is a directory"
         elif cwd is not None and not os.access(cwd, os.X_OK):
             detail = f"cwd: {cwd!r} may not be entered"

@@ -223,10 +223,10 @@ def alive_if_lone(trees: list[Tree], system: System) -> Optional[Living]:
         return None
     tree = trees[0]
     root = system.look(tree.root)
-    if system.newest_pid() != tree.root:
-        return None
-    tree.seen = {} if root is None else {root.pid: root.start}
-    return {} if root is None or root.dead else {tree: [root]}
+    if root is None or system.newest_pid() != tree.root:
+        return None  # a stranger has reaped it, or somebody was born since
+    tree.seen = {root.pid: root.start}
+    return {} if root.dead else {tree: [root]}
 
 
 def end(trees: Iterable[Tree], system: System, *, grace: float, living: Optional[Living] = None) -> Living:

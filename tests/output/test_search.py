@@ -108,7 +108,20 @@ def test_lines_that_left_are_passed_over():
 
 
 @pytest.mark.parametrize(
-    "pattern", ["a\nb", r"a\nb", "\n", r"(\n)", r"[a]\n", r"[^]a]\n", r"[]\n]\n", re.compile("a\nb"), ["ok", "a\n"]]
+    "pattern",
+    [
+        "a\nb",
+        r"a\nb",
+        "\n",
+        r"(\n)",
+        r"[a]\n",
+        r"[^]a]\n",
+        r"[]\n]\n",
+        r"[.[]\n",
+        r"[^]]\n",
+        re.compile("a\nb"),
+        ["ok", "a\n"],
+    ],
 )
 def test_a_pattern_with_a_newline_is_refused(pattern):
     """It could never match, and would only time out."""
@@ -132,7 +145,10 @@ def test_a_pattern_is_a_str(pattern):
         compile_patterns(pattern)
 
 
-@pytest.mark.parametrize(("pattern", "what"), [("(", "not a regular expression"), ([], "empty list")])
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [("(", "not a regular expression"), ([], "empty list"), ("a{" + "9" * 30 + "}", "not a regular expression")],
+)
 def test_a_pattern_that_cannot_be_compiled_is_refused(pattern, what):
     """A plain ValueError names it."""
     with pytest.raises(ValueError, match=what):

@@ -169,6 +169,7 @@ print("nobody was hit")
 STRANGERS = """
 import os, signal, subprocess, sys, threading, time
 import procpool
+from procpool.system import linux
 
 reaper = sys.argv[1] == "reaper"
 if not reaper:
@@ -177,6 +178,7 @@ for verb in ("send_signal", "interrupt", "terminate", "kill", "close"):
     manager = procpool.ProcessManager(guardian=verb == "kill")
     process = manager.spawn("a", ["sh", "-c", "setsid sleep 60 & echo $!; sleep 0.1"])
     member = int(process.expect(r"^\\d+", 5)[0])
+    member = linux.look(member)
     process.wait(5)
     if reaper:
         os.waitpid(process.pid, 0)
@@ -193,14 +195,14 @@ for verb in ("send_signal", "interrupt", "terminate", "kill", "close"):
     if verb == "send_signal":
         process.send_signal(signal.SIGTERM)
     elif verb == "kill":
-        assert process.kill(grace=0.1).pids == (member,)
+        assert process.kill(grace=0.1).pids == (member.pid,)
     else:
         getattr(manager if verb == "close" else process, verb)()
     manager.close()
     with open(f"/proc/{innocent.pid}/stat") as file:
         assert file.read().split()[2] not in "ZX", verb
-    with open(f"/proc/{member}/stat") if os.path.exists(f"/proc/{member}") else open("/dev/null") as file:
-        assert (file.read().split() + ["Z"] * 3)[2] == "Z", verb
+    left = linux.look(member.pid)
+    assert left is None or left.dead or left.start != member.start, verb
     os.kill(innocent.pid, signal.SIGKILL)
 print("nobody was hit")
 """
