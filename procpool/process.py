@@ -338,7 +338,8 @@ class Process:
     def wait_for_input(self, timeout: Optional[float] = DEFAULT) -> Optional[bool]:
         """Wait until the process waits for input, as `waiting_for_input` says, and return True.
 
-        Where the process was started with `prompt` or `quiet` these do in place of missing evidence. Returns False
+        Where the process was started with `prompt` or `quiet` these do in place of missing evidence, and where one
+        thread waits beside others that never rest. Returns False
         when it exits instead, or has no stdin; None if there is no evidence: at once where there cannot be any, else
         after `timeout`. Waits up to `timeout` seconds (default: the manager's; None: for ever). Raises
         `TimeoutExpired`.
@@ -370,14 +371,17 @@ class Process:
 
         Waits until the process waits for input, writes the line, and waits until it does so again, or exits. What
         came before, such as a banner, is not part of the answer, and neither is the prompt at its end, if it is the
-        one that stood there before; another one, such as that of `input()`, stays. On a terminal the echo is part of
-        `text`, and left out of `plain`. Of an answer that is larger than what is kept the newest is there, and
-        `dropped` counts the rest. The answer counts as read, and what was not read before it is passed over
-        (`read(since=...)` still has it). Several askers are served one after the other.
+        one that stood there before, or at the first question; another one, such as that of `input()`, stays. Of a
+        prompt of several lines the last is left out. Nothing else is: a program that began without a prompt has
+        none, and of one that ends like the first the begin stays; but what `prompt` matches at the end goes, too.
 
-        Whether it waits is known from the kernel (see `waiting_for_input`). Where it cannot be, `prompt`, a regular
-        expression that matches at the end of the output when it is our turn, or `quiet`, so many seconds without
-        output, has to be given, here or at the start.
+        On a terminal the echo is part of `text`, and left out of `plain`. Of an answer that is larger than what is
+        kept the newest is there, and `dropped` counts the rest. The answer counts as read, and what was not read
+        before it is passed over (`read(since=...)` still has it). Several askers are served one after the other.
+
+        Whether it waits is known from the kernel (see `waiting_for_input`). Where it cannot be, or others of its
+        threads never rest, `prompt`, a regular expression that matches at the end of the output when it is our turn,
+        or `quiet`, so many seconds without output, has to be given, here or at the start.
 
         Waits up to `timeout` seconds in all (default: the manager's; None: for ever). Raises `TimeoutExpired`, with
         what there is of the answer as `output`: it is not taken, and does not come with the next answer, which waits
@@ -589,7 +593,11 @@ class Process:
         child.send(sig)
 
     def interrupt(self) -> None:
-        """Send SIGINT as Ctrl-C does: to the foreground job of its terminal, or, without one, to the root's group."""
+        """Do what Ctrl-C does: send SIGINT to the foreground job of its terminal, or, without one, to the root's group.
+
+        On a terminal what was typed before and not read is thrown away; a program that takes Ctrl-C for a key, as
+        editors do and node, gets that key, behind what was typed.
+        """
         child = self._check()
         if child.terminal is not None:
             child.terminal.interrupt()
