@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from benchmarks.common import Figures, Goal, Row, Variant, main
@@ -15,11 +16,13 @@ QUICK, FULL = 5, 15  # interpreters
 
 def imports(names: str, rounds: int) -> Figures:
     script = f"import time; begin = time.perf_counter(); import {names}; print(time.perf_counter() - begin)"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    # Without `site`: what an editable install hooks in there imports `re`, `pathlib` and more before we measure.
+    folders = (str(Path(__file__).parents[1]), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # of installed packages, too, the byte code is there
     times = []
     for _ in range(rounds):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+        done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, env=env)
         times.append(float(done.stdout))
     return {"p50": statistics.median(times) * 1e3}
 
