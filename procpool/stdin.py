@@ -225,8 +225,11 @@ class Terminal(Stdin):
             modes = terminal.Modes(self.fd)
             if modes.signals and terminal.signal_foreground(self.fd, signal.SIGINT):
                 if modes.flushes:
-                    terminal.flush_input(self.fd)
-                    self._column = 0
+                    try:
+                        terminal.flush_input(self.fd)
+                        self._column = 0
+                    except OSError:
+                        pass  # nobody has the other end any more, or there is no fd left
                 return
         self.put(Message(modes.interrupt))
 

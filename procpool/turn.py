@@ -17,6 +17,8 @@ from procpool.system import System
 ANSWER_SECS = 0.0002  # how long an answer may take to begin before we look
 LISTEN_SECS = 0.002  # and for how long the asker itself reads it
 FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
+MOST_PROMPTS = 16  # that are remembered, of those that change all the time (`In [1]: `)
+LONGEST_PROMPT = 1000  # characters; more is the end of an answer
 LAST_PAUSE_SECS = 0.02  # up to this, or to
 FIRST_FACTOR = 8  # at least so many times what a look costs: who waits for a large tree looks less often,
 COST_FACTOR = 150  # and at most so many times, or the above: an idle wait takes less than a hundredth of a core
@@ -246,7 +248,7 @@ class Prompts:
         That is, the longest that fits: behind an answer without a newline, or alone.
         """
         found = {number: prompt for number, prompt in enumerate(self._known) if prompt and unfinished.endswith(prompt)}
-        if not found and unfinished:
+        if not found and 0 < len(unfinished) <= LONGEST_PROMPT:
             shown = _plain(unfinished)
             bare = unfinished[unfinished.rfind("\r") + 1 :]  # without the codes that end a line of input
             text = bare if _plain(bare) == shown else unfinished
@@ -254,7 +256,7 @@ class Prompts:
             found = {number: text for number, prompt in enumerate(self._known) if shown == _plain(prompt) != ""}
             self._known = [found.get(number, prompt) for number, prompt in enumerate(self._known)]
             if not found and self._stands is not None:
-                self._known.append(text)
+                self._known = [self._known[0], *self._known[1:][1 - MOST_PROMPTS :], text]
                 self._stands = len(self._known) - 1
                 return None
         self._stands = max(found, key=lambda number: len(found[number]), default=None)
@@ -269,7 +271,8 @@ class Prompts:
 
 def _once(text: str) -> str:
     """Return what a text begins and ends with, at the shortest: a prompt, where lines were written before it came."""
-    return next((text[:size] for size in range(1, len(text)) if text.endswith(text[:size])), text)
+    most = min(len(text), LONGEST_PROMPT)
+    return next((text[:size] for size in range(1, most) if text.endswith(text[:size])), text)
 
 
 class Exchange:

@@ -574,6 +574,16 @@ def test_a_prompt_that_is_a_part_of_another_one_is_not_taken_for_it(linux):
     ]
 
 
+def test_a_prompt_that_changes_all_the_time_is_not_learned_for_ever(linux):
+    """It stays in each answer, unless `prompt` says what it is; and a long answer is no prompt."""
+    script = LIFE + "n = 0\nwhile True:\n n += 1\n print(input(f'[{n}]: '), end='')"
+    program = linux.spawn("a", [sys.executable, "-c", script])
+    assert [program.ask("x").text for _ in range(30)] == [f"x[{n}]: " for n in range(2, 32)]
+    assert len(program._child.prompts["stdout"]._known) <= 17
+    assert program.ask("y" * 3000).text == "y" * 3000 + "[32]: "
+    assert program.ask("x", prompt=r"\[\d+\]: ").text == "x"
+
+
 def test_what_is_said_to_be_the_prompt_is_left_out(linux):
     """Where it cannot be known: it ends like another one, or the program began without one."""
     script = LIFE + "while True:\n line = input('> ')\n print(input('Name> ') if line == 'name' else line)"
