@@ -341,10 +341,10 @@ print("works", codes)
         assert done.stdout == "works [3]\n"
 
 
-def test_p09_a_host_that_ignores_sigint_does_not_pass_it_on():
+def test_p09_a_host_that_ignores_sigint_does_not_pass_it_on(tmp_path):
     """As one does that a script started with `&`; the errors stay what they are."""
     script = """
-import os, shutil, signal
+import errno, os, shutil, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 import procpool
 with procpool.spawn("sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"]) as process:
@@ -352,17 +352,23 @@ with procpool.spawn("sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"]) 
     print(ignored >> (signal.SIGINT - 1) & 1)
     process.interrupt()
     print(process.wait(10))
-os.chdir("/")
 with procpool.spawn("./sh", ["-c", "grep SigIgn /proc/$$/status; exec sleep 60"], cwd=os.path.dirname(shutil.which("sh"))) as process:
     ignored = int(process.expect(r"SigIgn:\\s+([0-9a-f]+)", 10)[1], 16)
     print(ignored >> (signal.SIGINT - 1) & 1)
+with open("unknown", "wb") as file:
+    file.write(b"\\0\\1 of no known kind")
+os.chmod("unknown", 0o755)
+try:
+    procpool.spawn("./unknown")
+except procpool.StartError as error:
+    print(error.errno == errno.ENOEXEC)
 try:
     procpool.spawn("no-such-command")
 except procpool.CommandNotFoundError as error:
     print(error.command)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=15)
-    assert done.stdout == "0\n-2\n0\nno-such-command\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=15)
+    assert done.stdout == "0\n-2\n0\nTrue\nno-such-command\n", done.stderr
 
 
 def test_p09_p13_any_thread_may_start_and_its_end_ends_nothing(manager):

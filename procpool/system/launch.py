@@ -134,7 +134,8 @@ def _with_sigint(argv: Sequence[str], cwd: Optional[str], env: Mapping[bytes, by
     if helper is None or "=" in argv[0]:
         return argv
     try:
-        _find(argv[0], cwd, env)
+        if not _is_known(_find(argv[0], cwd, env)):
+            return argv  # `env` would have a shell run it
     except OSError:
         return argv
     return [helper, "--default-signal=INT", "--", *argv]
