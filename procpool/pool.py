@@ -692,8 +692,10 @@ class Pool:
         if self.owner == os.getpid():
             try:
                 self.close("owner", min(self.grace, tree.GRACE_SECS))
-            except OSError:
-                pass  # there is no fd left to ask the system: the guardian does it, as soon as we are gone
+            except OSError:  # there is no fd left to ask the system
+                if self._guardian is None:
+                    raise  # nobody else ends them: let it be seen
+                # else the guardian does, as soon as we are gone
 
     def abandon(self) -> list[str]:
         """Have everything ended by the housekeeper; return the ids. Takes no lock: a finalizer runs anywhere."""
