@@ -24,6 +24,7 @@ def _read(rounds: int, *, lists: bool) -> Figures:
             found = output.stdout if lists else output.text
             times.append(time.perf_counter() - begin)
             assert len(found) == (LINES if lists else LINES * 80)
+            del output, found  # not within the time of the next read: nor does the seed
             process.kill()
             hose.figures()
     nothing_left()

@@ -396,8 +396,11 @@ class Child:
 
     def look(self, positions: Positions, max_lines: Optional[int] = None) -> View:
         """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
-        spans = {name: buffer.since(positions[name]) for name, buffer in self.buffers.items()}
-        ends = {name: span.end(self.decoding) for name, span in spans.items()}
+        spans: dict[str, Span] = {}
+        ends: Positions = {}
+        for name, buffer in self.buffers.items():
+            spans[name] = span = buffer.since(positions[name])
+            ends[name] = span.end(self.decoding)
         eof = self.eof
         if max_lines is not None and sum(span.number for span in spans.values()) > max_lines:
             spans, ends = _first_lines(spans, max_lines)
@@ -426,7 +429,7 @@ class Child:
     @property
     def eof(self) -> bool:
         """Whether all streams have ended."""
-        return all(buffer.ended for buffer in self.buffers.values())
+        return all([buffer.ended for buffer in self.buffers.values()])
 
     @property
     def ended_by(self) -> Optional[str]:
@@ -496,7 +499,7 @@ class Child:
         parts = tuple([span.part(name, self.decoding) for name, span in view.spans.items()])
         if cut is not None:
             parts = tuple(map(cut, parts))
-        cursor = ",".join(f"{line}.{chars}" for line, chars in view.ends.values())
+        cursor = ",".join([f"{line}.{chars}" for line, chars in view.ends.values()])
         return Output(parts, cursor, view.eof, view.alive, view.returncode, sent)
 
     def look_alone(self, positions: Positions) -> View:

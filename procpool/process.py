@@ -235,23 +235,24 @@ class Process:
         """
         child = self._check()
         limit = seconds("timeout", timeout)
-        deadline = None if limit is None else time.monotonic() + limit
         if max_lines is not None:
             whole_number("max_lines", max_lines)
         positions = None if since is None else self._positions(since)
 
-        def news() -> Optional[Any]:
-            where = child.read_to if positions is None else positions
-            if not child.eof and not child.news(where):
-                return None
+        def take() -> View:
             return child.take(max_lines) if positions is None else child.look(positions, max_lines)
 
-        view = child.wait_until(news, deadline)
+        def news() -> Optional[View]:
+            return take() if child.eof or child.news(child.read_to if positions is None else positions) else None
+
+        view = None
+        if limit != 0:
+            view = child.wait_until(news, None if limit is None else time.monotonic() + limit)
         if view is None:
             me = child.guard.check()
             with child.guard.lock:
                 child.guard.holder = me
-                view = child.take(max_lines) if positions is None else child.look(positions, max_lines)
+                view = take()
         return child.render(view)
 
     def tail(self, n: int = 20) -> Output:

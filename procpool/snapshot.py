@@ -117,11 +117,10 @@ class Output(Facts):
         return self._lines("stderr")
 
     def _lines(self, stream: str) -> list[str]:
-        found: list[str] = []
         for part in self.parts:
             if part.stream == stream:
-                found += part.lines()
-        return found
+                return part.lines()
+        return []
 
     @cached_property
     def text(self) -> str:

@@ -93,23 +93,26 @@ class Span(NamedTuple):
 
     def end(self, decoding: Decoding) -> Position:
         """Return the position behind all of it."""
-        return Position(self.first + self.number, len(decoding.text_so_far(self.unfinished)))
+        unfinished = self.unfinished
+        return Position(self.first + self.number, len(decoding.text_so_far(unfinished)) if unfinished else 0)
 
     def part(self, stream: str, decoding: Decoding) -> Part:
         """Decode."""
+        pieces = []
         breaks = []
-        texts = []
         size = start = 0
         for cut in self.cuts:
-            texts.append(decoding.text(self.data[start:cut]))
-            size += len(texts[-1])
+            pieces.append(decoding.text(self.data[start:cut]))
+            size += len(pieces[-1])
             breaks.append(size)
             start = cut
-        texts.append(decoding.text(self.data[start:]))
-        tail = size + len(texts[-1])
+        text = decoding.text(self.data[start:])
+        if pieces:
+            text = "".join(pieces) + text
+        tail = len(text)
         if self.unfinished:
-            texts.append(decoding.text_so_far(self.unfinished))
-        return Part(stream, "".join(texts), self.skip, tail, tuple(breaks), self.final, self.dropped, self.runs)
+            text += decoding.text_so_far(self.unfinished)
+        return Part(stream, text, self.skip, tail, tuple(breaks), self.final, self.dropped, self.runs)
 
     def head(self, count: int) -> Span:
         """Return its first `count` lines."""
@@ -378,8 +381,10 @@ class LineBuffer:
 
     def since(self, position: Position) -> Span:
         """Return everything from a position on; nothing is removed."""
-        first = self.settle()
         line, chars = position
+        if line == self.lines:  # most of the time one stream has nothing to say
+            return Span(line, chars, 0, 0, b"", (), self.unfinished(), False, ())
+        first = self.settle()
         dropped = 0
         if line < first:
             dropped = first - line
