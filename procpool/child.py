@@ -189,14 +189,20 @@ class Child:
     # The way up: in the reader thread
 
     def serve(self, exit_source: Any) -> None:
-        """Begin to serve the streams; only the first call does."""
-        if self in self.reader.owners or not self.served:
+        """Begin to serve the streams; may come twice, the second time in the reader thread.
+
+        The first time it may be called by who has just started the process, if it has an `exit_source`: with epoll it
+        costs the reader thread no step. That thread may be serving what was watched before the next one is: nothing
+        is touched here after it is watched, and the exit is watched last.
+        """
+        if not self.served:
             return
+        self._exit_source = exit_source
         self.reader.owners.add(self)
         for channel in self.channels:
-            self.reader.watch(channel)
-        if exit_source is not None:
-            self._exit_source = exit_source
+            if channel.fd >= 0 and not channel.paused:
+                self.reader.watch(channel)
+        if exit_source is not None and not self._exit_seen:
             self.reader.watch(exit_source)
 
     def feed(self, channel: Channel, chunk: bytes) -> None:

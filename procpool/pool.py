@@ -302,6 +302,11 @@ class Pool:
 
         try:
             attempt.notice = self.system.exit_notice(child.pid, tell)
+            attempt.noticed = True
+            if attempt.notice is not None:
+                child.serve(attempt.notice)
+            else:  # a thread waits for the exit, and may tell of it now
+                self.reader.call(child, child.serve, None)
         except ReentryError:
             raise
         except (RuntimeError, OSError) as error:
@@ -311,8 +316,6 @@ class Pool:
                 command=child.argv[0],
                 errno=getattr(error, "errno", None),
             ) from error
-        attempt.noticed = True
-        self.reader.call(child, child.serve, attempt.notice)
 
     def _identity(self) -> str:
         """Return what this owner appends to the mark of each of its processes, up to the number."""

@@ -250,10 +250,12 @@ class Reader:
         self._poller: Any = None
         self.failure: Optional[BaseException] = None
         self._calls: deque[tuple[Optional[Owner], Callable[..., None], tuple[Any, ...]]] = deque()
-        # Touched by the thread alone:
+        # Touched by the thread, which alone takes anything out, and by `watch` and `Child.serve` at a start, which put
+        # something in, in one step:
         self._sources: dict[int, Source] = {}
-        self.growth = Growth()
         self.owners: set[Owner] = set()  # who is to be told if the thread dies
+        # Touched by the thread alone:
+        self.growth = Growth()
 
     def enter(self, user: bytes) -> None:
         """Note a user; start the thread if there is none. Raises RuntimeError or OSError if that fails."""
@@ -320,9 +322,18 @@ class Reader:
                 pass
 
     def watch(self, source: Source, *, writing: bool = False) -> None:
-        """Serve a source from now on, when it can be read (or written). In the thread only."""
-        self._poller.register(source.fd, select.POLLOUT if writing else select.POLLIN)
-        self._sources[source.fd] = source
+        """Serve a source from now on, when it can be read (or written); may come twice.
+
+        In the thread; with epoll also by whoever brings it, who must not touch it afterwards.
+        """
+        poller = self._poller
+        fd = source.fd
+        self._sources[fd] = source  # first: what is ready is served at once
+        try:
+            if poller is not None:  # else the thread died, which all are told who wait
+                poller.register(fd, select.POLLOUT if writing else select.POLLIN)
+        except FileExistsError:
+            pass
 
     def unwatch(self, fd: int) -> None:
         """Serve the source of an fd no longer. In the thread only."""
