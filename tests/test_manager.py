@@ -540,8 +540,9 @@ def test_the_default_manager_has_no_limit():
     assert processes[0].agent_id == "me"
 
 
-def test_p35_a_close_that_overtakes_the_reader_leaves_no_fd(monkeypatch):
-    """1 a start makes the reader's thread; 2 it fails, and the manager is closed; 3 the thread gets to run."""
+@pytest.fixture
+def late(monkeypatch):
+    """Hold the reader's threads up, until it is set."""
     gate = threading.Event()
     run = Reader._run
 
@@ -550,12 +551,60 @@ def test_p35_a_close_that_overtakes_the_reader_leaves_no_fd(monkeypatch):
         run(self)
 
     monkeypatch.setattr(Reader, "_run", run_late)
+    yield gate
+    gate.set()
+
+
+def test_p35_a_close_that_overtakes_the_reader_leaves_no_fd(late):
+    """1 a start makes the reader's thread; 2 it fails, and the manager is closed; 3 the thread gets to run."""
     before = our_fds()
     manager = procpool.ProcessManager(guardian=False)
     with pytest.raises(procpool.StartError):
         manager.start("a", "no-such-command")
     manager.close()
-    gate.set()
+    late.set()
+    until(lambda: not our_threads(), "the end of the threads")
+    assert our_fds() <= before
+
+
+def test_starts_that_overtake_the_reader_are_served(late):
+    """1 a start makes the reader's thread, and watches its fds; 2 another one finds no thread yet, and makes one."""
+    with procpool.ProcessManager() as manager:
+        processes = [manager.spawn("a", child(f"out:{number}", "exit:0")) for number in range(3)]
+        late.set()
+        for number, process in enumerate(processes):
+            assert process.wait(10) == 0
+            assert process.read().text == str(number)
+
+
+def test_a_close_that_overtakes_the_reader_and_a_start_leaves_nothing(late, monkeypatch):
+    """1 a start makes the reader's thread; 2 the manager is closed; 3 the start goes on; 4 the thread gets to run."""
+    before = our_fds()
+    manager = procpool.ProcessManager(guardian=False)
+    begun, closed = threading.Event(), threading.Event()
+    count = manager._pool._fork_count
+
+    def count_late():
+        begun.set()
+        closed.wait(10)
+        return count()
+
+    monkeypatch.setattr(manager._pool, "_fork_count", count_late)
+    errors = []
+
+    def start():
+        try:
+            manager.start("a", child("wait"))
+        except procpool.ManagerClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    assert begun.wait(10)
+    manager.close()
+    closed.set()
+    late.set()
+    until(lambda: errors, "the end of the start")
     until(lambda: not our_threads(), "the end of the threads")
     assert our_fds() <= before
 

@@ -285,7 +285,7 @@ class Reader:
             self._closed = True
             self._poke()
             thread = self._thread
-            if thread is None:  # a start was interrupted, or its thread has not come here yet: it will find no pipe
+            if thread is None and not self._users:  # a start was interrupted; if its thread comes, it finds no pipe
                 self._tear_down()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=LINGER_SECS)
@@ -350,15 +350,18 @@ class Reader:
             pass  # it is not looked at: its stream is paused, or about to be closed
 
     def _start(self) -> None:
-        if not self._pipe:  # else a start was interrupted
-            open_pipes(self._pipe, 1)
+        """Start the thread; another one may be on its way here, with fds that are watched already."""
         try:
+            if not self._pipe:  # else a start was interrupted
+                open_pipes(self._pipe, 1)
             for fd in self._pipe:
                 os.set_blocking(fd, False)
-            self._poller = _make_poller()
+            if self._poller is None:
+                self._poller = _make_poller()
             start_thread(self._name, self._run)
         except (OSError, RuntimeError):
-            self._tear_down()
+            if not self._users:
+                self._tear_down()
             raise
 
     def _close_pipe(self) -> None:
