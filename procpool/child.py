@@ -122,7 +122,8 @@ class Child:
         # Guards everything below, the buffers included. Held for looks and changes only: never while something is
         # read, written, started, signalled or waited for; no other lock is taken meanwhile.
         self.guard = Guard()
-        self.waiters: set[Waiter] = set()  # woken, and removed, at every change
+        # Woken, and removed, at every change, but only those with True when it is nothing but output.
+        self.waiters: dict[Waiter, bool] = {}
         self.buffers = {"stdout": make_buffer()}
         self._max_bytes = self.buffers["stdout"].max_bytes
         if not merge_stderr:
@@ -217,7 +218,7 @@ class Child:
             self.guard.holder = me
             self._order += 1
             self.spoke[channel.name] = self.active = now
-            self._wake()  # they need the lock to look
+            self._wake(output=True)  # they need the lock to look
             buffer.append(chunk, self._order, wall)  # last: if Ctrl-C comes before it, all this is done again
 
     def ended(self, channel: Channel) -> None:
@@ -340,17 +341,23 @@ class Child:
             self.guard.holder = me
             self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self, *, output: bool = False) -> None:
         if self.waiters:
-            for waiter in self.waiters:
+            for waiter in [waiter for waiter, hears in self.waiters.items() if hears or not output]:
                 waiter.wake()
-            self.waiters.clear()
+                self.waiters.pop(waiter, None)
 
     def wait_until(
-        self, look: Callable[[], Optional[T]], deadline: Optional[float], *, closing: bool = False
+        self,
+        look: Callable[[], Optional[T]],
+        deadline: Optional[float],
+        *,
+        output: bool = False,
+        closing: bool = False,
     ) -> Optional[T]:
         """Call `look` under the lock, now and at every change, until it returns something else than None.
 
+        `output`: that is a change, too; to be woken for each piece of it would cost its stream a third of its speed.
         Returns None when the deadline passes. Raises ManagerClosedError if the manager is closed meanwhile
         (`closing`: it is we who close it), ProcpoolError if the reader thread died.
         """
@@ -361,7 +368,7 @@ class Child:
             with self.guard.lock:
                 self.guard.holder = me
                 if waiter is not None:
-                    self.waiters.discard(waiter)
+                    self.waiters.pop(waiter, None)
                 found = look()
                 if found is not None:
                     return found
@@ -372,7 +379,7 @@ class Child:
                 if self.reader.failure is not None and not closing:
                     raise self.unwatched()
                 if waiter is not None:
-                    self.waiters.add(waiter)
+                    self.waiters[waiter] = output
             if waiter is None:
                 waiter = Waiter()
             else:
@@ -396,7 +403,7 @@ class Child:
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            self.waiters.discard(waiter)
+            self.waiters.pop(waiter, None)
 
     # Under the lock
 

@@ -247,7 +247,7 @@ class Process:
 
         view = None
         if limit != 0:
-            view = child.wait_until(news, None if limit is None else time.monotonic() + limit)
+            view = child.wait_until(news, None if limit is None else time.monotonic() + limit, output=True)
         if view is None:
             me = child.guard.check()
             with child.guard.lock:
@@ -297,7 +297,7 @@ class Process:
         wanted = " or ".join(repr(pattern.pattern) for pattern in patterns)
         with Searcher(child, patterns, names, self._pool.duties) as searcher:
             while True:
-                spans = child.wait_until(searcher.news, earliest(deadline, searcher.until))
+                spans = child.wait_until(searcher.news, earliest(deadline, searcher.until), output=True)
                 match = searcher.look(spans) if spans is not None else searcher.standing()
                 if match is not None:
                     return match
@@ -496,7 +496,7 @@ class Process:
         deadline = None if limit is None else time.monotonic() + limit
         while True:
             self._check()
-            view = child.wait_until(news, deadline)
+            view = child.wait_until(news, deadline, output=True)
             if view is None:
                 self._expired(what, limit)
             positions = view.ends

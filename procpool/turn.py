@@ -156,7 +156,7 @@ class Turn:
                 me = child.guard.check()
                 with child.guard.lock:
                     child.guard.holder = me
-                    child.waiters.add(waiter)
+                    child.waiters[waiter] = True
                     closed, failed, exited = child.closed, child.reader.failure is not None, child.exited
                 found = self.look()
                 if found:

@@ -152,6 +152,7 @@ class Watch:
         self._turn = turn
         self._positions = positions
         self._once = once  # an exit that was told is not told again
+        self._hears = output or any(other is not None for other in (searcher, quiet, turn))
         self._begin = time.monotonic()
         self.over = False  # it has exited, and somebody was told
         self.until: Optional[float] = None  # when to look again, though nothing changed
@@ -166,7 +167,7 @@ class Watch:
         me = child.guard.check()
         with child.guard.lock:
             child.guard.holder = me
-            child.waiters.add(waiter)
+            child.waiters[waiter] = self._hears
             closed, failed = child.closed, child.reader.failure is not None
             spans = None if searcher is None else searcher.news()
             exited = child.exited

@@ -264,6 +264,27 @@ def test_a_hundred_quiet_processes_cost_nothing(manager):
     assert (time.process_time() - cpu) / (time.monotonic() - begin) < 0.01
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="RUSAGE_THREAD: Linux alone counts by thread")
+def test_who_waits_for_an_exit_sleeps_through_the_output(manager):
+    """To be woken for each piece of it would cost the stream a third of its speed."""
+    import resource
+
+    def switches():
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+    for wait in (
+        lambda process: process.wait(30),
+        lambda process: manager.wait_any([process.id], timeout=30),
+        lambda process: process.exit_future().result(30),
+    ):
+        process = manager.spawn("a", child("line", "lines:2000000", "exit:0"), max_lines=10)
+        process.send_line()
+        before = switches()
+        wait(process)
+        assert process.info().lines.stdout == 2_000_000
+        assert switches() - before < 50  # of some thousand pieces
+
+
 def test_wait_any_of_all_ends_when_nothing_can_come_any_more(manager):
     """Two wait for the exit of one process: one is told, the other does not sleep for ever."""
     manager.start("a", child("line", "exit:0"))
