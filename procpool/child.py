@@ -442,7 +442,7 @@ class Child:
     @property
     def eof(self) -> bool:
         """Whether all streams have ended."""
-        return all([buffer.ended for buffer in self.buffers.values()])
+        return all(buffer.ended for buffer in self.buffers.values())
 
     @property
     def ended_by(self) -> Optional[str]:
