@@ -218,7 +218,8 @@ class Child:
             self.guard.holder = me
             self._order += 1
             self.spoke[channel.name] = self.active = now
-            self._wake(output=True)  # they need the lock to look
+            if self.waiters:
+                self._wake(output=True)  # they need the lock to look
             buffer.append(chunk, self._order, wall)  # last: if Ctrl-C comes before it, all this is done again
 
     def ended(self, channel: Channel) -> None:

@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Callable, Optional, Union
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, Optional
 
 from procpool.duty import open_pipes, start_thread
 from procpool.facts import Protocol
@@ -117,11 +117,14 @@ class Channel:
     def _read(self) -> Optional[int]:
         """Read, and pass on what there is; return how much, None at the end of the stream."""
         try:
-            chunk: Union[bytes, memoryview]
             if self.size == PIPE_BYTES:
                 chunk = os.read(self.fd, PIPE_BYTES)
+                size = len(chunk)
+                chunks: Iterable[bytes] = (chunk,) if size else ()
             else:
-                chunk = self._reader.growth.read(self.fd)
+                grown = self._reader.growth.read(self.fd)
+                size = len(grown)
+                chunks = (bytes(grown[begin : begin + PIPE_BYTES]) for begin in range(0, size, PIPE_BYTES))
         except BlockingIOError:
             self.owed = 0  # there is nothing left
             return 0
@@ -129,11 +132,10 @@ class Channel:
             if self.bound is None or error.errno != errno.EIO:
                 raise
             return None  # nobody has the other end of the terminal any more
-        for begin in range(0, len(chunk), PIPE_BYTES):
-            piece = bytes(chunk[begin : begin + PIPE_BYTES])
-            self.owed -= len(piece)  # and not before: what is owed nothing any more has its exit published
-            self._owner.feed(self, piece)
-        return len(chunk) or None
+        for chunk in chunks:
+            self.owed -= len(chunk)  # and not before: what is owed nothing any more has its exit published
+            self._owner.feed(self, chunk)
+        return size or None
 
     def hush(self) -> None:
         """Have the reader thread look away, for one who listens. Linux only."""
