@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import subprocess
+import sys
 import threading
 from typing import Callable, Optional
 
@@ -105,8 +106,12 @@ def the_seed(size: int, *, step: int = 65_520) -> Figures:
     return hose.figures(cpu=found["cpu"])
 
 
-def busy(size: int, work: Callable[[int], Figures] = procpool) -> Figures:
-    """Beside a thread that computes all the time: the child's rate, and what the thread keeps of its speed."""
+def busy(size: int, work: Callable[[int], Figures] = procpool, *, interval: float = 0.005) -> Figures:
+    """Beside a thread that computes all the time: the child's rate, and what the thread keeps of its speed.
+
+    `interval`: how long a thread waits, in seconds, before it asks for the GIL; this is the interpreter's default.
+    """
+    sys.setswitchinterval(interval)
     with Spin() as spin:
         alone = spin.rate(0.3)
         count = spin.count
@@ -234,6 +239,7 @@ VARIANTS = {
     "procpool, default pipe": Variant(lambda size: procpool(size, grow=False)),
     "procpool, a line at a time": Variant(lambda size: procpool(size, step=LINE), share=0.2),
     "procpool, busy": Variant(busy),
+    "procpool, busy, 1 ms": Variant(lambda size: busy(size, interval=0.001)),
     "hand": Variant(hand, share=0.5),
     "hand, busy": Variant(lambda size: busy(size, hand), share=0.1),
     "os.read": Variant(os_read),
