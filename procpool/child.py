@@ -192,17 +192,16 @@ class Child:
     def serve(self, exit_source: Any) -> None:
         """Begin to serve the streams; may come twice, the second time in the reader thread.
 
-        The first time it may be called by who has just started the process, if it has an `exit_source`: with epoll it
-        costs the reader thread no step. That thread may be serving what was watched before the next one is: nothing
-        is touched here after it is watched, and the exit is watched last.
+        The first time it may be called by who has just started the process, if `EPOLL`, and if it has an `exit_source`:
+        that costs the reader thread no step. Which may be serving what was watched before the next one is, so the exit,
+        behind which all is closed, is watched last. Raises OSError.
         """
         if not self.served:
             return
         self._exit_source = exit_source
         self.reader.owners.add(self)
         for channel in self.channels:
-            if channel.fd >= 0 and not channel.paused:
-                self.reader.watch(channel)
+            channel.watch()
         if exit_source is not None and not self._exit_seen:
             self.reader.watch(exit_source)
 
@@ -271,6 +270,8 @@ class Child:
     def finish(self) -> None:
         """Read what is left and close everything: the tree is gone."""
         self._finishing = True
+        if not self._exit_seen and self._exit_source is not None:
+            self._exit_source.ready()  # it may be that it could not be watched
         if self._exit_seen:
             for channel in self.channels:
                 channel.finish()
@@ -626,7 +627,7 @@ class Child:
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
-            if self.claimed is not None or self.forgotten:
+            if self.claimed is not None or (self.forgotten and self.exit is not None):
                 return False
             self.looking = by is None
             self.exit = None
@@ -742,7 +743,7 @@ class Child:
         with self.guard.lock:
             self.guard.holder = me
             self.exit = found
-            self.forgotten = forget
+            self.forgotten = self.forgotten or forget
         return found
 
     def forget(self) -> bool:

@@ -20,7 +20,7 @@ from procpool.duty import Duties, Duty, start_thread
 from procpool.errors import LimitExceededError, ManagerClosedError, StartError
 from procpool.guard import Guard, ReentryError
 from procpool.housekeeper import Housekeeper, show_error
-from procpool.output.reader import Reader
+from procpool.output.reader import EPOLL, Reader
 from procpool.snapshot import Exit, Usage
 from procpool.system import System, linux, this_system, tree
 from procpool.system.launch import Launch, disown
@@ -303,16 +303,16 @@ class Pool:
         try:
             attempt.notice = self.system.exit_notice(child.pid, tell)
             attempt.noticed = True
-            if attempt.notice is not None:
+            if EPOLL and attempt.notice is not None:
                 child.serve(attempt.notice)
-            else:  # a thread waits for the exit, and may tell of it now
-                self.reader.call(child, child.serve, None)
+            else:  # without a notice a thread waits for the exit, and may tell of it now
+                self.reader.call(child, child.serve, attempt.notice)
         except ReentryError:
             raise
         except (RuntimeError, OSError) as error:
             raise StartError(
                 f"Failed to start process {child.argv[0]!r}: {error}",
-                "its exit could not be watched (ulimit -u, ulimit -n)",
+                "it could not be watched (ulimit -u, ulimit -n, fs.epoll.max_user_watches)",
                 command=child.argv[0],
                 errno=getattr(error, "errno", None),
             ) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import inspect
 import math
+import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -607,6 +610,59 @@ def test_a_close_that_overtakes_the_reader_and_a_start_leaves_nothing(late, monk
     until(lambda: errors, "the end of the start")
     until(lambda: not our_threads(), "the end of the threads")
     assert our_fds() <= before
+
+
+def test_p43_a_start_that_cannot_be_watched_harms_nobody_else():
+    """The kernel takes no more fds to watch (fs.epoll.max_user_watches, or memory)."""
+
+    class Full:
+        """Refuses all that is new."""
+
+        def __init__(self, poller):
+            self._poller = poller
+
+        def __getattr__(self, name):
+            return getattr(self._poller, name)
+
+        def register(self, fd, mask):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with procpool.ProcessManager(guardian=False) as manager:
+        process = manager.spawn("a", child("line", "out:fine\\n", "exit:0"))
+        reader = manager._pool.reader
+        before, poller = our_fds(), reader._poller
+        reader._poller = Full(poller)
+        with pytest.raises(procpool.StartError, match="No space left"):
+            manager.start("a", child("wait"))
+        reader._poller = poller
+        process.send_line()
+        assert process.wait(10) == 0
+        assert process.read().text == "fine\n"
+        assert our_fds() <= before
+        assert manager.spawn("a", child("exit:3")).wait(10) == 3
+
+
+def test_a_python_without_epoll_does_as_well():
+    """Some frameworks take it away. Then no other thread can add an fd while the reader's polls."""
+    script = (
+        "import select\ndel select.epoll\nimport procpool\n"
+        "with procpool.ProcessManager() as manager:\n"
+        "    for _ in range(8):\n"
+        "        process = manager.spawn('a', 'echo', ['x'])\n"
+        "        assert process.wait(5) == 0\n"
+        "        assert process.read().text == 'x\\n'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_forgotten_while_it_is_ended_holds_up_nobody():
+    """1 a close lists the processes; 2 the housekeeper forgets one, to make room; 3 the close waits for its `Exit`."""
+    for _ in range(50):
+        manager = procpool.ProcessManager(max_per_agent=None, keep_exited=0)
+        for _ in range(6):
+            manager.start("a", "true")
+        manager.close()
 
 
 def test_frameworks_can_read_the_hints_of_verbs_and_options():

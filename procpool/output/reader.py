@@ -24,9 +24,11 @@ from procpool.output.growth import PIPE_BYTES, Growth
 LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as much as a small process
 
 
-# `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms.
-_make_poller: Any = getattr(select, "epoll", None) or getattr(select, "poll", None)
-POLL_UNIT = 1 if hasattr(select, "epoll") else 1000
+# `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms; and to
+# the first another thread may add an fd while it is polled.
+EPOLL = hasattr(select, "epoll")
+_make_poller: Any = select.epoll if EPOLL else getattr(select, "poll", None)
+POLL_UNIT = 1 if EPOLL else 1000
 
 
 class Source(Protocol):
@@ -195,6 +197,14 @@ class Channel:
 
         return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)  # a C int
 
+    def watch(self) -> None:
+        """Have it read from now on; may come twice. By any thread, if `EPOLL`. Raises OSError."""
+        me = self.guard.check()
+        with self.guard.lock:
+            self.guard.holder = me
+            if self.fd >= 0 and not self.paused:
+                self._reader.watch(self)
+
     def pause(self) -> None:
         """Stop reading, until `resume`; the child is held up when the pipe is full."""
         if not self.paused:
@@ -203,9 +213,9 @@ class Channel:
 
     def resume(self) -> None:
         """Read on."""
-        if self.paused and self.fd >= 0:
+        if self.paused:
             self.paused = False
-            self._reader.watch(self)
+            self.watch()
 
     def finish(self) -> None:
         """Read what lies in the pipe now, then close it: its writers are dead, or lost to us."""
@@ -287,7 +297,8 @@ class Reader:
             self._closed = True
             self._poke()
             thread = self._thread
-            if thread is None and not self._users:  # a start was interrupted; if its thread comes, it finds no pipe
+            # With users one is on its way. Without, a start was interrupted; if its thread comes, it finds no pipe.
+            if thread is None and (not self._users or self.failure is not None):
                 self._tear_down()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=LINGER_SECS)
@@ -324,18 +335,18 @@ class Reader:
                 pass
 
     def watch(self, source: Source, *, writing: bool = False) -> None:
-        """Serve a source from now on, when it can be read (or written); may come twice.
+        """Serve a source from now on, when it can be read (or written); may come twice. Raises OSError.
 
-        In the thread; with epoll also by whoever brings it, who must not touch it afterwards.
+        In the thread; if `EPOLL` also by whoever brings the source, and keeps its fd from being closed meanwhile.
         """
         poller = self._poller
-        fd = source.fd
-        self._sources[fd] = source  # first: what is ready is served at once
         try:
             if poller is not None:  # else the thread died, which all are told who wait
-                poller.register(fd, select.POLLOUT if writing else select.POLLIN)
+                poller.register(source.fd, select.POLLOUT if writing else select.POLLIN)
         except FileExistsError:
             pass
+        # Only now: 1 the thread is told of an fd; 2 it closes that one first; 3 the number comes here; 4 it goes on.
+        self._sources[source.fd] = source
 
     def unwatch(self, fd: int) -> None:
         """Serve the source of an fd no longer. In the thread only."""
