@@ -24,8 +24,8 @@ from procpool.output.growth import PIPE_BYTES, Growth
 LINGER_SECS = 1.0  # an idle thread ends after this long; starting one costs as much as a small process
 
 
-# `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms; and to
-# the first another thread may add an fd while it is polled.
+# `selectors` would do, at three times the cost a process. An epoll object counts in seconds, a poll object in ms; and
+# another thread may add an fd to the first while it is polled.
 EPOLL = hasattr(select, "epoll")
 _make_poller: Any = select.epoll if EPOLL else getattr(select, "poll", None)
 POLL_UNIT = 1 if EPOLL else 1000
