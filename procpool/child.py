@@ -324,6 +324,8 @@ class Child:
             self.served = False
             self.wake()
             self.reader.leave(self.tree.token)
+            if self.empty:
+                self._changed()  # it can be forgotten now
 
     def fail(self, error: BaseException) -> None:
         """Take note that serving failed: the streams end; the process is left alone."""
@@ -630,9 +632,10 @@ class Child:
             if self.claimed is not None or (self.forgotten and self.exit is not None):
                 return False
             self.looking = by is None
-            self.exit = None
-            if by is not None and not self._exit_seen:
-                self.asked_by = by
+            if by is not None:
+                self.exit = None
+                if not self._exit_seen:
+                    self.asked_by = by
             self.claimed = claim
             claim.append(self)
         self._doubt(self.tree)
@@ -663,8 +666,8 @@ class Child:
                 return
             self._wake()  # first, so that a Ctrl-C between the two has it done again
             self.claimed = None
-            left_behind = self.exited and not self.empty
-        if left_behind:
+            listed = self.exited and not self.forgotten
+        if listed:  # with others of its tree, or to be forgotten
             self._changed()
 
     def wait_unclaimed(self, deadline: Optional[float]) -> bool:
@@ -742,7 +745,7 @@ class Child:
         found = Exit(view.returncode, self.render(view), ended_by, tree.pids, tree.survivors, tree.escalated)
         with self.guard.lock:
             self.guard.holder = me
-            self.exit = found
+            self.exit = found if forget or not self.forgotten else None
             self.forgotten = self.forgotten or forget
         return found
 
@@ -754,6 +757,7 @@ class Child:
             if self.claimed is not None or self.forgotten:
                 return False
             self.forgotten = True
+            self.exit = None  # of an end that took nothing
             return True
 
 

@@ -37,6 +37,7 @@ RETRY_SECS = 1.0  # after the system could not be asked
 JOIN_SECS = 2.0
 FORKS_SECS = 0.1
 UNSEEN_SECS = 0.05
+ENDING_SECS = 0.1  # how long a start at its limit waits for those who end what has exited
 PING_SECS = 0.3  # a guardian that is killed or stopped is replaced after two of these at the latest
 IDLE_GUARDIAN_SECS = 1.0  # starting one costs as much as twenty small processes
 
@@ -437,7 +438,13 @@ class Pool:
                     count=count,
                     limit=limit,
                 )
-            self._look_now(self.all())
+            children = self.all()
+            self._look_now(children)
+            # Whoever ends a tree whose root has exited is mostly about to free its slot.
+            soon = time.monotonic() + ENDING_SECS
+            for child in children:
+                if child.exited:
+                    child.wait_unclaimed(soon)
             looked = True
         if not self.owner:
             lifetime.close_at_exit(self)

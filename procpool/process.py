@@ -552,7 +552,8 @@ class Process:
         """Return a `concurrent.futures.Future` of the exit code, for `concurrent.futures.wait` and `as_completed`.
 
         It cannot be cancelled. Its callbacks are called by the thread that keeps house: they have to be short. If
-        the manager is closed and the process could not be ended, it raises `ManagerClosedError`.
+        the manager is closed and the process could not be ended, it raises `ManagerClosedError`. Until the exit it
+        keeps the manager alive, and so the process, whether or not you keep the future: it may have callbacks.
 
         >>> import procpool
         >>> with procpool.spawn("true") as process:

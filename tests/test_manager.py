@@ -665,6 +665,38 @@ def test_what_is_forgotten_while_it_is_ended_holds_up_nobody():
         manager.close()
 
 
+def test_p37_a_start_behind_a_wait_finds_the_slot_free():
+    """1 a kill sees the tree end; 2 the wait of somebody else returns; 3 that one starts; 4 the kill frees the slot."""
+    with procpool.ProcessManager(1) as manager:
+        for _ in range(10):
+            process = manager.spawn("a", "sleep", ["50"])
+            killer = threading.Thread(target=process.kill)
+            killer.start()
+            process.wait(10)
+            manager.spawn("a", "true").wait(10)
+            killer.join()
+            manager.kill_all()
+
+
+def test_p27_what_the_timer_ended_and_forgot_is_handed_out_once():
+    """1 the timer ends it, and takes nothing; 2 it is forgotten, to make room; 3 a close asks how it ended."""
+    with procpool.ProcessManager(keep_exited=0) as manager:
+        process = manager.spawn("a", child("out:hello\\n", "wait"))
+        process.expect("hello", 10)
+        manager._pool.end([process._child], by="max_age", forget=False)
+        until(lambda: process._child.forgotten, "that it is forgotten")
+        found = manager._pool.end([process._child], by="close")[process.id]
+        assert (found.ended_by, found.output.text + process.read().text) == ("max_age", "hello\n")
+
+
+def test_what_a_stranger_held_open_is_forgotten_when_that_one_lets_go():
+    """Nothing else happens then that would have the housekeeper look."""
+    with procpool.ProcessManager(guardian=False, keep_exited=0) as manager:
+        living = manager.start("a", child("wait"))
+        manager.spawn("a", "sh", ["-c", "env -i setsid sleep 1 & sleep 0.2"]).wait(10)
+        until(lambda: list(manager) == [living], "that it is forgotten")
+
+
 def test_frameworks_can_read_the_hints_of_verbs_and_options():
     """Those that make a tool of any function look at its annotations, which are strings in the source."""
     hints = typing.get_type_hints(procpool.Process.ask)
