@@ -415,10 +415,11 @@ class Child:
         """Return what came since the positions; at most `max_lines` lines of it. The caller holds the lock."""
         spans: dict[str, Span] = {}
         ends: Positions = {}
+        eof = True
         for name, buffer in self.buffers.items():
             spans[name] = span = buffer.since(positions[name])
             ends[name] = span.end(self.decoding)
-        eof = self.eof
+            eof = eof and buffer.ended
         if max_lines is not None and sum(span.number for span in spans.values()) > max_lines:
             spans, ends = _first_lines(spans, max_lines)
             eof = False  # the rest is still to come
@@ -427,7 +428,9 @@ class Child:
     def take(self, max_lines: Optional[int] = None) -> View:
         """Return what the default cursor has not passed, and move it. The caller holds the lock."""
         view = self.look(self.read_to, max_lines)
-        lost = {name: self.lost[name] + span.dropped for name, span in view.spans.items()}
+        lost = dict(self.lost)
+        for name, span in view.spans.items():
+            lost[name] += span.dropped
         self.lost, self.read_to = lost, view.ends  # in one step: Ctrl-C comes at calls
         return view
 
@@ -513,11 +516,15 @@ class Child:
 
     def render(self, view: View, sent: Optional[str] = None, cut: Optional[Callable[[Part], Part]] = None) -> Output:
         """Decode what a look found: as the answer to a line that a terminal may have echoed, and cut to that."""
-        parts = tuple([span.part(name, self.decoding) for name, span in view.spans.items()])
+        parts = []
+        places = []
+        for name, span in view.spans.items():
+            parts.append(span.part(name, self.decoding))
+            line, chars = view.ends[name]
+            places.append(f"{line}.{chars}")
         if cut is not None:
-            parts = tuple(map(cut, parts))
-        cursor = ",".join([f"{line}.{chars}" for line, chars in view.ends.values()])
-        return Output(parts, cursor, view.eof, view.alive, view.returncode, sent)
+            parts = [*map(cut, parts)]
+        return Output(tuple(parts), ",".join(places), view.eof, view.alive, view.returncode, sent)
 
     def look_alone(self, positions: Positions) -> View:
         """Take the lock and `look`."""
