@@ -639,10 +639,9 @@ class Child:
             if self.claimed is not None or (self.forgotten and self.exit is not None):
                 return False
             self.looking = by is None
-            if by is not None:
-                self.exit = None
-                if not self._exit_seen:
-                    self.asked_by = by
+            self.exit = None  # at a look, too: who waits for that must not be given an old one, with survivors
+            if by is not None and not self._exit_seen:
+                self.asked_by = by
             self.claimed = claim
             claim.append(self)
         self._doubt(self.tree)
