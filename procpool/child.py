@@ -192,8 +192,8 @@ class Child:
     def serve(self, exit_source: Any) -> None:
         """Begin to serve the streams; may come twice, the second time in the reader thread.
 
-        The first time it may be called by who has just started the process, if `EPOLL`, and if it has an `exit_source`:
-        that costs the reader thread no step. Which may be serving what was watched before the next one is, so the exit,
+        The first time whoever has just started the process may call it, if there is epoll and an `exit_source`: that
+        costs the reader thread no step. It may already be serving one fd while the next is being watched, so the exit,
         behind which all is closed, is watched last. Raises OSError.
         """
         if not self.served:

@@ -90,8 +90,8 @@ class Channel:
         self._owner = owner
         self._reader = reader
         # Makes one step of a read and of what takes the bytes, so that they keep their order, and keeps the fd from
-        # being closed in between. Held across one read, which does not block, and while the owner takes the bytes under
-        # its own lock, which is the inner one.
+        # being closed in between. Held across one read, or while the fd is watched, neither of which blocks, and while the
+        # owner takes the bytes under its own lock, which is the inner one.
         self.guard = Guard()
         self._hushed = False  # the reader thread looks away, for a listener
         self._heard: Sequence[bytes] = ()  # what that one read, one chunk at the most, and where it begins
