@@ -90,7 +90,7 @@ class Channel:
         self._owner = owner
         self._reader = reader
         # Makes one step of a read and of what takes the bytes, so that they keep their order, and keeps the fd from
-        # being closed in between. Held across one read, or while the fd is watched, neither of which blocks, and while the
+        # being closed in between. Held across one read, or while the fd is watched, which do not block, and while the
         # owner takes the bytes under its own lock, which is the inner one.
         self.guard = Guard()
         self._hushed = False  # the reader thread looks away, for a listener
