@@ -135,8 +135,16 @@ def test_p12_a_used_manager_is_closed_in_a_fork():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_handler_that_exits_is_a_normal_end(number):
-    """The usual way to make a script end its trees at SIGTERM."""
-    script = SETUP + f"signal.signal({int(number)}, lambda *_: sys.exit(0))\nprint('ready', flush=True)\ntime.sleep(60)"
+    """The usual way to make a script end its trees at SIGTERM.
+
+    It sleeps in slices: 1 it says "ready"; 2 `time.sleep` lets go of the GIL and waits for the reader thread to take
+    it; 3 the signal comes, a flag is set; 4 the sleep begins, and nobody looks at the flag until it is over.
+    """
+    script = SETUP + (
+        f"signal.signal({int(number)}, lambda *_: sys.exit(0))\n"
+        "print('ready', flush=True)\n"
+        "for _ in range(600): time.sleep(0.1)"
+    )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     pids = [int(word) for word in owner.stdout.readline().split()]
     assert owner.stdout.readline() == "ready\n"
