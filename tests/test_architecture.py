@@ -81,7 +81,8 @@ def test_exports():
 
 def test_import_is_lazy():
     """They cost more than all the rest, and an import does not need them."""
-    heavy = "psutil", "concurrent.futures", "logging", "dataclasses", "inspect", "pathlib", "socket", "json", "asyncio"
+    heavy = ["psutil", "concurrent.futures", "logging", "dataclasses", "inspect", "pathlib", "socket", "json"]
+    heavy += ["asyncio", "ctypes"]
     script = f"import sys, procpool; print([name for name in {heavy!r} if name in sys.modules])"
     # Without `site`, which imports what it likes; so the package has to be found for it.
     script = f"import sys; sys.path[:0] = {[str(PACKAGE.parent)]!r}; {script}"

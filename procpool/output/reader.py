@@ -98,7 +98,18 @@ class Channel:
         self._heard_at = 0
 
     def ready(self) -> None:
-        """Read once: every fd that is ready gets its turn before any gets another. In the reader thread."""
+        """Read once: every fd that is ready gets its turn before any gets another. In the reader thread.
+
+        A noisy stream for which that was a long wait, beside a busy thread, is read a few times.
+        """
+        self._read_once()
+        if self.size > PIPE_BYTES:
+            for _ in range(self._reader.growth.more_reads()):
+                if self.paused or self.fd < 0 or not self._read_once(held=True):
+                    break
+
+    def _read_once(self, *, held: bool = False) -> bool:
+        """Read, and see to what follows; False if there was nothing."""
         me = self.guard.check()
         with self.guard.lock:
             self.guard.holder = me
@@ -106,7 +117,7 @@ class Channel:
                 self._take_heard()
             self.reading = True
             try:
-                size = self._read()
+                size = self._read(held)
             finally:
                 self.reading = False
         if size is None:
@@ -115,8 +126,9 @@ class Channel:
             self._owner.went_on(self)
             if (self.size > PIPE_BYTES or size * 2 > PIPE_BYTES) and self.fd >= 0:
                 self._reader.growth.note(self, size)
+        return bool(size)
 
-    def _read(self) -> Optional[int]:
+    def _read(self, held: bool) -> Optional[int]:
         """Read, and pass on what there is; return how much, None at the end of the stream."""
         try:
             if self.size == PIPE_BYTES:
@@ -124,7 +136,7 @@ class Channel:
                 size = len(chunk)
                 chunks: Iterable[bytes] = (chunk,) if size else ()
             else:
-                grown = self._reader.growth.read(self.fd)
+                grown = self._reader.growth.read(self.fd, held=held)
                 size = len(grown)
                 chunks = (bytes(grown[begin : begin + PIPE_BYTES]) for begin in range(0, size, PIPE_BYTES))
         except BlockingIOError:

@@ -132,6 +132,113 @@ def test_p18_an_exit_waits_for_the_last_piece_of_a_large_read(pipe):
     assert owed == [2 * PIPE_BYTES, PIPE_BYTES, 0]
 
 
+class Feeder:
+    """An owner whose child says something more at each read."""
+
+    def __init__(self, other: int, more: int) -> None:
+        self.other = other
+        self.more = more
+        self.seen: list[bytes] = []
+        self.ends = 0
+        self.patience = sys.maxsize  # so many reads until it has the stream paused
+
+    def feed(self, channel: Channel, chunk: bytes) -> None:
+        self.seen.append(chunk)
+        if self.more:
+            self.more -= 1
+            os.write(self.other, b"%d" % self.more)
+
+    def went_on(self, channel: Channel) -> None:
+        if len(self.seen) >= self.patience:
+            channel.pause()
+
+    def ended(self, channel: Channel) -> None:
+        self.ends += 1
+        os.close(channel.fd)
+        channel.fd = -1
+
+
+@pytest.fixture
+def fed(pipe):
+    """Return a channel with a grown pipe, and its owner."""
+    interval = sys.getswitchinterval()
+
+    def fed(more: int, *, waits: bool) -> tuple[Channel, Feeder]:
+        sys.setswitchinterval(1e-6 if waits else 100)  # any read takes longer; none does
+        stream = pipe()
+        owner = Feeder(stream.other, more)
+        os.write(stream.other, b"begin")
+        channel = Channel(stream.fd, "stdout", LineBuffer(), owner, Reader())
+        channel.size = GROWN_BYTES
+        return channel, owner
+
+    yield fed
+    sys.setswitchinterval(interval)
+
+
+def test_a_read_that_waited_long_is_followed_by_some_that_keep_the_gil(fed):
+    """By so many, and by none that finds nothing: others wait for their turn."""
+    channel, owner = fed(9, waits=True)
+    channel.ready()
+    assert owner.seen == [b"begin", b"8", b"7", b"6"]
+    channel.ready()
+    assert owner.seen[4:] == [b"5", b"4", b"3", b"2"]
+    channel.ready()
+    assert owner.seen[8:] == [b"1", b"0"]
+    channel.ready()
+    assert (owner.seen[10:], owner.ends) == ([], 0)
+
+
+def test_one_that_did_not_wait_is_not(fed):
+    """Beside no busy thread: every fd gets its turn before any gets another."""
+    channel, owner = fed(9, waits=False)
+    channel.ready()
+    assert owner.seen == [b"begin"]
+    channel.ready()
+    assert owner.seen == [b"begin", b"8"]
+
+
+def test_a_stream_that_is_paused_is_not_read_on(fed):
+    """By an owner whose searcher has to see more first."""
+    channel, owner = fed(9, waits=True)
+    owner.patience = 2
+    channel.ready()
+    assert owner.seen == [b"begin", b"8"]
+
+
+def test_the_end_is_seen_by_any_read(fed):
+    """The writer is gone meanwhile."""
+    channel, owner = fed(0, waits=True)
+    mine, channel.fd = channel.fd, os.dup(channel.fd)  # it closes its own
+    other, owner.other = owner.other, -1
+    sink = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(sink, other)
+    os.close(sink)
+    channel.ready()
+    assert (owner.seen, owner.ends) == ([b"begin"], 1)
+    assert os.read(mine, 1) == b""
+
+
+@pytest.mark.parametrize("why", ["no ctypes", "an audit hook"])
+def test_it_reads_where_the_gil_cannot_be_kept(why, fed, monkeypatch):
+    """Once in a turn, as everywhere."""
+    if why == "no ctypes":
+        monkeypatch.setitem(sys.modules, "ctypes", None)
+    else:
+        import ctypes
+
+        def refuse(*_: object) -> None:
+            raise RuntimeError("an audit hook")
+
+        monkeypatch.setattr(ctypes, "PyDLL", refuse)
+    channel, owner = fed(1, waits=True)
+    channel.ready()
+    assert owner.seen == [b"begin"]
+    channel.ready()
+    channel.ready()
+    assert owner.seen == [b"begin", b"0"]
+
+
 def test_nothing_is_lost_while_pipes_change(manager):
     """Several noisy processes at once, more than the budget has room for; all is given back."""
     room = 2 * (GROWN_BYTES - PIPE_BYTES)
