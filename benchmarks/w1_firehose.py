@@ -120,6 +120,7 @@ def busy(size: int, work: Callable[[int], Figures] = procpool, *, interval: floa
         begin = time.perf_counter()
         figures = work(size)
         beside = (spin.count - count) / (time.perf_counter() - begin)
+        alone = (alone + spin.rate(0.3)) / 2  # before and after: other guests of the machine come and go
     return {**figures, "keeps": beside / alone}
 
 
