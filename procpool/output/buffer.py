@@ -6,7 +6,7 @@ import codecs
 import functools
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from procpool.facts import NamedTuple
@@ -101,21 +101,19 @@ class Span(NamedTuple):
 
     def part(self, stream: str, decoding: Decoding) -> Part:
         """Decode."""
-        pieces = []
-        breaks = []
-        size = start = 0
-        for cut in self.cuts:
-            pieces.append(decoding.text(self.data[start:cut]))
-            size += len(pieces[-1])
-            breaks.append(size)
-            start = cut
-        text = decoding.text(self.data[start:])
-        if pieces:
-            text = "".join(pieces) + text
+        text = ""
+        breaks: tuple[int, ...] = ()
+        if self.cuts:
+            ends = (*self.cuts, len(self.data))
+            pieces = [decoding.text(self.data[begin:end]) for begin, end in zip((0, *ends), ends)]
+            text = "".join(pieces)
+            breaks = tuple(accumulate(map(len, pieces[:-1])))
+        elif self.data:
+            text = decoding.text(self.data)
         tail = len(text)
         if self.unfinished:
             text += decoding.text_so_far(self.unfinished)
-        return Part(stream, text, self.skip, tail, tuple(breaks), self.final, self.dropped, self.runs)
+        return Part(stream, text, self.skip, tail, breaks, self.final, self.dropped, self.runs)
 
     def head(self, count: int) -> Span:
         """Return its first `count` lines."""
