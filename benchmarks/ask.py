@@ -11,7 +11,7 @@ from typing import Callable
 from benchmarks.common import Figures, Goal, Row, Variant, main, nothing_left, percentiles
 
 QUICK, FULL = 200, 1000  # questions
-ROUNDS = 3  # times as many as of the others: where the system puts the two processes differs from one to the next
+ROUNDS = 3  # times as many as of most others: where the system puts the two processes differs from one to the next
 COMMAND = [sys.executable, "-i", "-q"]
 
 

@@ -8,6 +8,7 @@ from benchmarks.common import Figures, Firehose, Goal, Row, Variant, built, main
 
 QUICK, FULL = 30, 100  # reads
 LINES = 1000
+ROUNDS = 3  # times as many as of most others: they are short, and the machine changes its speed
 
 
 def _read(rounds: int, *, lists: bool) -> Figures:
