@@ -22,6 +22,9 @@ LONGEST_PROMPT = 1000  # characters; more is the end of an answer
 LAST_PAUSE_SECS = 0.02  # up to this, or to
 FIRST_FACTOR = 8  # at least so many times what a look costs: who waits for a large tree looks less often,
 COST_FACTOR = 150  # and at most so many times, or the above: an idle wait takes less than a hundredth of a core
+# A look before which the machine made no other process is a cheap one, and tells little of the next. So what one costs
+# is forgotten by and by; else the dear one behind a cheap one would be followed by a short pause.
+FORGET_FACTOR = 0.8
 
 
 def earliest(*moments: Optional[float]) -> Optional[float]:
@@ -74,6 +77,7 @@ class Turn:
         self._not_before = self._listen_until = 0.0
         self._said = 0  # how many bytes had come out at the begin
         self._pause = FIRST_PAUSE_SECS
+        self._cost = 0.0  # what a look costs, in seconds of this thread's CPU time
         self._before: Optional[Sizes] = None
         self._proven = False  # it waits, by evidence
         self.until: Optional[float] = None  # when to look again, though nothing changed
@@ -118,6 +122,7 @@ class Turn:
         """Say whether the process waits for input; None where it cannot be known."""
         child = self._child
         now = time.monotonic()
+        used = time.thread_time()
         self.until = None
         self._proven = False
         if child.exited or not self.possible:
@@ -136,8 +141,9 @@ class Turn:
             found, at = self._otherwise_stands()
         again = 0.0 if self._evidence is None else self._evidence.again
         after = time.monotonic()
-        cost = after - now
-        self._pause = min(max(self._pause * 2, FIRST_FACTOR * cost), max(LAST_PAUSE_SECS, COST_FACTOR * cost))
+        cost = time.thread_time() - used
+        self._cost = max(cost, self._cost * FORGET_FACTOR)
+        self._pause = min(max(self._pause * 2, FIRST_FACTOR * cost), max(LAST_PAUSE_SECS, COST_FACTOR * self._cost))
         self.until = min(after + (again or self._pause), at or after + self._pause)
         return found
 
