@@ -21,7 +21,7 @@ MOST_PROMPTS = 16  # that are remembered, of those that change all the time (`In
 LONGEST_PROMPT = 1000  # characters; more is the end of an answer
 LAST_PAUSE_SECS = 0.02  # up to this, or to
 FIRST_FACTOR = 8  # at least so many times what a look costs: who waits for a large tree looks less often,
-COST_FACTOR = 150  # and at most so many times, or the above: an idle wait takes less than a hundredth of a core
+COST_FACTOR = 200  # and at most so many times, or the above: an idle wait takes less than a hundredth of a core
 # A look before which the machine made no other process is a cheap one, and tells little of the next. So what one costs
 # is forgotten by and by; else the dear one behind a cheap one would be followed by a short pause.
 FORGET_FACTOR = 0.8

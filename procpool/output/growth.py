@@ -13,7 +13,7 @@ PIPE_BYTES = 1 << 16  # what a pipe holds by default: one read empties it
 # One read takes as much: beside a busy Python thread each read costs 5 ms of waiting for the GIL, however large it is.
 GROWN_BYTES = 1 << 20
 # And behind a read that had to wait so many more are made without giving the GIL away. That doubles what is read there;
-# more of them find an empty pipe.
+# more of them would bring a fifth more, and take as much from the busy thread.
 HELD_READS = 3
 PROOF_READS = 32  # so many reads that found a pipe more than half full prove that its stream is noisy
 CALM_READS = 256  # and so many in a row that found little, that it is not so any more
