@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Word = Union[str, os.PathLike[str]]
 Command = Union[Word, Sequence[Word]]
+TERMINAL = (24, 80)  # its rows and columns, where no size is asked for
 
 
 # In the form of a class the annotations would be strings, each of which is compiled: 2 ms of the import.
@@ -373,7 +374,7 @@ class ProcessManager(ById):
         stdin: bool = True,
         merge_stderr: bool = False,
         pty: bool = False,
-        size: tuple[int, int] = (24, 80),
+        size: tuple[int, int] = TERMINAL,
         echo: bool = True,
         prompt: Optional[Pattern] = None,
         quiet: Optional[float] = None,
@@ -443,7 +444,7 @@ class ProcessManager(ById):
         stdin: bool = True,
         merge_stderr: bool = False,
         pty: bool = False,
-        size: tuple[int, int] = (24, 80),
+        size: tuple[int, int] = TERMINAL,
         echo: bool = True,
         prompt: Optional[Pattern] = None,
         quiet: Optional[float] = None,
@@ -475,11 +476,14 @@ class ProcessManager(ById):
         for name, value in (("stdin", stdin), ("merge_stderr", merge_stderr), ("pty", pty), ("echo", echo)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
-        terminal = Size(*terminal_size(size), echo) if pty else None
+        rows, cols = terminal_size(size)
+        terminal = Size(rows, cols, echo) if pty else None
         if pty:
             if not stdin:
                 raise ValueError("stdin=False and pty=True exclude each other: a terminal is an input, too")
             environment.setdefault(b"TERM", b"xterm-256color")
+        elif (rows, cols) != TERMINAL:
+            raise ValueError("size is a terminal's: it needs pty=True")
         otherwise = standing(prompt, seconds("quiet", quiet, optional=True))
         self._pool.check()
         if self._authorize is not None and not self._authorize(agent_id, argv, directory, _decoded(environment)):

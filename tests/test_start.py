@@ -131,6 +131,9 @@ def test_commands_may_be_paths(manager, tmp_path):
         (("a", "x"), {"max_bytes": 1.5}, TypeError, "max_bytes must be an int, not float"),
         (("a", "x"), {"stdin": None}, TypeError, "stdin must be True or False"),
         (("a", "x"), {"merge_stderr": 1}, TypeError, "merge_stderr must be True or False"),
+        (("a", "x"), {"size": 24}, TypeError, "size must be"),
+        (("a", "x"), {"size": (0, 80)}, ValueError, "rows"),
+        (("a", "x"), {"size": (40, 120)}, ValueError, "pty=True"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_starts(manager, arguments, options, error, what):
