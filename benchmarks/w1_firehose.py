@@ -15,13 +15,16 @@ QUICK, FULL = 40, 200  # MB
 KEPT = 1000
 
 
-def procpool(size: int, *, step: int = 65_520, grow: bool = True) -> Figures:
+def procpool(size: int, *, step: int = 65_520, grow: bool = True, held: bool = True) -> Figures:
     from procpool import ProcessManager
+    from procpool.output import growth
 
     hose = Firehose(size * 1_000_000, step)
     with ProcessManager() as manager:
         if not grow:
             manager._pool.reader.growth.spare_bytes = 0
+        if not held:
+            growth.HELD_READS = 0
         process = manager.spawn("a", hose.command)
         assert process.wait() == 0
         output = process.read()
@@ -240,6 +243,7 @@ VARIANTS = {
     "procpool, default pipe": Variant(lambda size: procpool(size, grow=False)),
     "procpool, a line at a time": Variant(lambda size: procpool(size, step=LINE), share=0.2),
     "procpool, busy": Variant(busy),
+    "procpool, busy, no held reads": Variant(lambda size: busy(size, lambda size: procpool(size, held=False))),
     "procpool, busy, 1 ms": Variant(lambda size: busy(size, interval=0.001)),
     "hand": Variant(hand, share=0.5),
     "hand, busy": Variant(lambda size: busy(size, hand), share=0.1),

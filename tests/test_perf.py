@@ -48,11 +48,6 @@ def test_the_firehose_is_read_three_times_as_fast_as_by_hand():
     assert ratio("w1_firehose", "procpool, default pipe", "hand", "rate", 60) > 3
 
 
-def test_a_noisy_stream_beside_a_busy_thread_is_read_faster_than_reads_are_handed_the_gil():
-    """A thread that does nothing but `os.readv`, from the same pipe, waits a switch interval for each."""
-    assert ratio("w1_firehose", "procpool, busy", "os.readv, busy", "rate", 300) > 1.3
-
-
 def test_a_tree_is_found_eight_times_as_fast_as_by_psutil():
     """A hundred among two thousand."""
     assert ratio("w7_tree", "procpool", "psutil", "find", 2, rounds=3) < 1 / 8
