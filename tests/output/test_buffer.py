@@ -414,9 +414,9 @@ def test_what_a_searcher_held_up_is_dropped_in_linear_time():
         buffer.pin(pin)
         buffer.append(b"y\n" * lines)
         buffer.since(Position())
-        begin = time.perf_counter()
+        begin = time.thread_time()
         buffer.unpin(pin)
         assert len(buffer.since(Position()).part("stdout", Decoding()).lines()) == 10
-        return time.perf_counter() - begin
+        return time.thread_time() - begin
 
     assert min(seconds(400_000) for _ in range(3)) < 40 * min(seconds(40_000) for _ in range(3))
