@@ -644,24 +644,27 @@ class Child:
                 self.asked_by = by
             self.claimed = claim
             claim.append(self)
-        self._doubt(self.tree)
+        self.doubt(self.tree)
         return True
 
     def tree_aside(self) -> Tree:
         """Return a copy of the tree, for one who has not the claim."""
         tree = self.tree.copy()
-        self._doubt(tree)
+        self.doubt(tree)
         return tree
 
-    def _doubt(self, tree: Tree) -> None:
+    def doubt(self, tree: Tree) -> bool:
         """Have whatever has the root's numbers not be taken for a member, if a stranger has reaped the root.
 
-        The members are known by their marks then, on Linux; the portable half has nothing but the numbers.
+        The members are known by their marks then, on Linux; the portable half has nothing but the numbers. Return
+        whether that is news: a look that found nobody meanwhile has proven nothing.
         """
         if self._exit_seen and tree.pinned and tree.born is not None and not self._reaped and self._lost():
             tree.start = math.inf
             # 1 a look begins; 2 the stranger reaps; 3 the number is given away; 4 the look takes that one for the root.
             tree.seen.pop(self.pid, None)
+            return True
+        return False
 
     def unclaim(self, claim: Claim) -> None:
         """Let the next one look after the tree; may come twice."""

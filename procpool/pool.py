@@ -587,6 +587,8 @@ class Pool:
                 return living
         if verb == "end":
             return tree.end(trees, self.system, grace=max(begin + grace - time.monotonic(), 0.0), living=lone)
+        if verb == "alive" and lone is not None:
+            return lone
         return {"alive": tree.alive, "terminate": tree.terminate}[verb](trees, self.system)
 
     def _go_on_ending(self, mine: Claim, grace: float, forget: bool) -> None:
@@ -608,6 +610,10 @@ class Pool:
         alive = [child.tree for child in children if not child.empty]
         if alive:
             self._at_trees("end", alive, grace)
+        # Nobody was there, but a stranger reaped the root meanwhile: see `_look`.
+        unproven = [child.tree for child in children if not child.tree.pids and child.doubt(child.tree)]
+        if unproven:
+            self._at_trees("end", unproven, grace)
         gone = [child for child in children if child.empty or not child.tree.survivors]
         for child in gone:
             child.finish_soon()
@@ -651,6 +657,11 @@ class Pool:
             for child in exited:
                 child.claim(mine)
             living = self._at_trees("alive", [child.tree for child in mine]) if mine else ()
+            # 1 a look begins; 2 a stranger reaps the root; 3 its number is given away, as the newest; 4 the look takes
+            # that for the root's: nobody was born since.
+            unproven = [child.tree for child in mine if child.tree not in living and child.doubt(child.tree)]
+            if unproven:
+                living = {*living, *self._at_trees("alive", unproven)}
             for child in mine:
                 # Fresh is only what was seen alive: the others are still to be buried, and who lists them has to wait.
                 if child.tree in living:
