@@ -22,7 +22,7 @@ with psutil). PROCPOOL_SYSTEM=portable in the environment forces the latter. The
 
 `mark(pid) -> bytes or None`
     The value of PROCPOOL_ID in its environment; empty where it has none, or it may not be seen. None: the process is
-    between fork and exec, when its environment reads empty; look again.
+    in the middle of an exec, when its environment reads empty; look again.
 
 `is_process(pid) -> bool`
     Whether a number that `look` knows is that of a process, not of a thread.
@@ -65,6 +65,7 @@ class Entry(NamedTuple):
     session: int
     start: float  # on the system's own scale: only good for comparing
     dead: bool  # a zombie
+    kernel: bool = False  # a thread of the kernel's: never a member, and it has no environment
 
 
 class Device(NamedTuple):

@@ -26,6 +26,8 @@ PIDFD_INFO_BYTES = 64
 MOST_PIDFDS = 128  # a process may have few fds (ulimit -n)
 NO_FDS_SECS = 0.02
 LONGEST_SECS = 86_400.0
+PF_KTHREAD = 0x200000  # these two from linux/sched.h
+PF_EXITING = 0x4
 ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
 
 
@@ -105,7 +107,25 @@ def pids() -> list[int]:
 
 
 def look(pid: int) -> Optional[Entry]:
-    """Read one process's state, and its mark."""
+    """Read one process's state."""
+    fields = _fields(pid)
+    return (
+        None
+        if fields is None
+        else Entry(
+            pid,
+            parent=int(fields[1]),
+            group=int(fields[2]),
+            session=int(fields[3]),
+            start=float(fields[19]),
+            dead=fields[0] in b"ZX",
+            kernel=bool(int(fields[6]) & PF_KTHREAD),
+        )
+    )
+
+
+def _fields(pid: int) -> Optional[list[bytes]]:
+    """Read what `/proc/PID/stat` has behind the name, from field 3 on; see proc(5)."""
     try:
         stat = read_file(f"/proc/{pid}/stat", STAT_BYTES)
     except (FileNotFoundError, ProcessLookupError):
@@ -113,8 +133,7 @@ def look(pid: int) -> Optional[Entry]:
     except PermissionError:  # /proc is mounted with hidepid: what we may not see is not ours
         return None
     # The name, in parentheses, may hold anything; what follows is numbers.
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return Entry(pid, int(fields[1]), int(fields[2]), int(fields[3]), float(fields[19]), fields[0] in b"ZX")
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def mark(pid: int) -> Optional[bytes]:
@@ -126,7 +145,7 @@ def mark(pid: int) -> Optional[bytes]:
             raise
         return b""  # gone, or another user's
     if not environ:
-        return None
+        return None if _execs(pid) else b""
     if environ.startswith(b"PROCPOOL_ID="):
         begin = 12
     else:
@@ -135,6 +154,19 @@ def mark(pid: int) -> Optional[bytes]:
             return b""
     end = environ.find(b"\0", begin)
     return environ[begin : end if end >= 0 else None]
+
+
+def _execs(pid: int) -> bool:
+    """Say whether a process whose environment read empty becomes another program, or just has.
+
+    Else it has none, or is about to end. The last thing that an exec notes is where its code begins; the ends of the
+    environment are the same, for a moment, before.
+    """
+    fields = _fields(pid)
+    if fields is None or fields[0] in b"ZX" or int(fields[6]) & PF_EXITING:
+        return False
+    start_code, begin, end = fields[23], fields[47], fields[48]
+    return start_code == b"0" or begin != end
 
 
 def is_process(pid: int) -> bool:

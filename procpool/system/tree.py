@@ -19,8 +19,8 @@ AGAIN_SECS = 0.02  # how often SIGKILL is sent again to those who do not end of 
 QUIET_PASSES = 4  # where the machine never stops making processes, so many passes without a new member are believed
 FEW_PIDS = 256  # so many numbers are looked at one by one rather than listing all processes
 WRAP = 16_384  # after so many births pids may have started again at the bottom (the smallest pid_max is 32768)
-MASKED_SECS = 0.005  # how long an environment may read empty between vfork and exec (measured: up to 1.2 ms)
-KTHREADD = 2  # kernel threads have no environment either
+MASKED_SECS = 0.1  # how long an exec is waited for, during which an environment reads empty (measured: up to 25 ms)
+UNMASK_SECS = 0.0005  # how often it is looked at: who spins may hold the core that it needs
 
 
 class Tree:
@@ -117,7 +117,7 @@ def survey(
         if tree is not None and (entry.start < tree.start or (pid == tree.root and entry.start > tree.start > 0)):
             tree = None
         tree = tree or by_seen.get((pid, entry.start))
-        if tree is None and by_token and not entry.dead and KTHREADD not in (pid, entry.parent):
+        if tree is None and by_token and not entry.dead and not entry.kernel:
             value = system.mark(pid)
             if value is None:
                 masked.append(entry)
@@ -165,9 +165,10 @@ def _bearer(value: bytes, by_token: dict[bytes, Tree]) -> Optional[Tree]:
 
 
 def _unmask(masked: list[Entry], by_token: dict[bytes, Tree], system: System) -> Iterable[tuple[Entry, Tree]]:
-    """Look again at processes whose environment read empty: they may be between vfork and exec."""
+    """Look again at processes whose environment read empty, in the middle of an exec."""
     deadline = time.monotonic() + MASKED_SECS
     while masked and time.monotonic() < deadline:
+        time.sleep(UNMASK_SECS)
         left = []
         for entry in masked:
             value = system.mark(entry.pid)

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
+from procpool.system import linux
+
 HERE = Path(__file__).parent
 CASES = (
     "childless", "child", "grandchild", "own session", "daemon", "daemon, root exited", "tree of 100", "ignores TERM",
@@ -208,6 +211,108 @@ print("nobody was hit")
 """
 
 
+STRANGERS_AT_A_LOOK = """
+import os, signal, subprocess, sys, time
+import procpool
+from procpool.system import linux
+
+class Strangers:
+    \"""The system; between two of its answers the root is reaped, and its number given away.\"""
+
+    armed = False
+
+    def __getattr__(self, name):
+        return getattr(linux, name)
+
+    def newest_pid(self):
+        if self.armed:
+            self.armed = False
+            os.waitpid(process.pid, 0)
+            for _ in range(50):  # a thread of ours may take a number
+                with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+                    file.write(str(process.pid - 1))
+                self.innocent = subprocess.Popen(["sleep", "60"], start_new_session=True)
+                if self.innocent.pid == process.pid:
+                    break
+                self.innocent.kill()
+        return linux.newest_pid()
+
+with procpool.ProcessManager(guardian=sys.argv[2] == "guardian") as manager:
+    manager._pool.system = system = Strangers()
+    process = manager.spawn("a", ["sh", "-c", "setsid sleep 60 & echo $!; read line"])
+    member = int(process.expect(r"^\\d+", 5)[0])
+    while linux.look(member).session != member:
+        time.sleep(0.001)
+    if sys.argv[1] == "look":
+        system.armed = True
+    process.send_line()
+    process.wait(5)
+    while not process._child.empty and not process._child.looked_at:
+        time.sleep(0.001)
+    system.armed = sys.argv[1] == "kill"
+    exit = process.kill(grace=0.1)
+    assert not system.armed and system.innocent.pid == process.pid
+    assert linux.look(member) is None or linux.look(member).dead, exit
+    assert exit.pids == (member,), exit
+    assert system.innocent.poll() is None
+    system.innocent.kill()
+print("nobody was hit")
+"""
+
+
+SUBREAPER = """
+import ctypes, os, time
+import procpool
+from procpool.system import linux
+
+PR_SET_CHILD_SUBREAPER = 36
+assert os.getpid() == 2
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+with procpool.ProcessManager(guardian=False) as manager:
+    process = manager.spawn("a", ["sh", "-c", "(setsid sleep 60 & echo $!); read line"])
+    member = int(process.expect(r"^\\d+", 5)[0])
+    while linux.look(member).session != member or linux.look(member).parent != 2:
+        time.sleep(0.001)
+    exit = process.kill(grace=0.1)
+    assert exit.pids == (process.pid, member), exit
+    left = linux.look(member)
+    assert left is None or left.dead
+print("nobody was left")
+"""
+
+
+EXECS = """
+import os, subprocess, sys, time
+import procpool
+from procpool.system import linux, tree
+
+SPIN = "import time\\nend = time.monotonic() + 60\\nwhile time.monotonic() < end: pass"
+LOOP = 'test "$1" -gt 30000 || exec sh "$0" $(($1 + 1))'  # not for ever
+path, seconds = sys.argv[1], float(sys.argv[2])
+with open(path, "w") as file:
+    file.write(LOOP)
+busy = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(3)]
+looks = missed = 0
+end = time.monotonic() + seconds
+with procpool.ProcessManager(guardian=False) as manager:
+    while time.monotonic() < end:
+        process = manager.spawn("a", ["sh", "-c", '(setsid sh "$0" 0 & echo $!); read line', path])
+        member = int(process.expect(r"^\\d+", 5)[0])
+        while linux.look(member).session != member or linux.look(member).parent != 1:
+            time.sleep(0.001)
+        for _ in range(200):
+            one = process._child.tree.copy()
+            one.seen = {}  # by its mark alone
+            found = tree.survey([one], linux, linux.fork_count())
+            looks += 1
+            missed += member not in (entry.pid for entry in found[one])
+        assert member in process.kill(grace=0.1).pids
+for process in busy:
+    process.kill()
+print(looks > 100, missed)
+"""
+
+
 WRAP = """
 import procpool
 from procpool.system import linux
@@ -263,3 +368,41 @@ def test_p06_nor_does_one_of_a_root_that_a_stranger_reaped(who):
     """
     done = run_in_namespace("-c", STRANGERS, who)
     assert done.stdout == "nobody was hit\n", done.stderr
+
+
+@in_namespace
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may choose the next pid (ns_last_pid)")
+@pytest.mark.parametrize("guardian", ["guardian", "none"])
+@pytest.mark.parametrize("when", ["look", "kill"])
+def test_p01_nor_is_anybody_lost_if_that_happens_within_a_look(when, guardian):
+    """1 a look finds the root dead; 2 a stranger reaps it, and its number is given away; 3 it is the newest: no member?"""
+    done = run_in_namespace("-c", STRANGERS_AT_A_LOOK, when, guardian)
+    assert done.stdout == "nobody was hit\n", done.stderr
+
+
+@in_namespace
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seconds", ["2", pytest.param("30", marks=pytest.mark.stress)])
+def test_p01_a_daemon_that_becomes_another_program_all_the_time_is_seen(seconds, tmp_path):
+    """Its environment reads empty in the middle of each exec, which beside busy programs takes as long as it likes."""
+    done = run_in_namespace("-c", EXECS, str(tmp_path / "loop"), seconds)
+    assert done.stdout == "True 0\n", done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="marks are read on Linux alone")
+def test_p01_an_empty_environment_is_one():
+    """Once the exec is over nobody waits for more."""
+    empty = subprocess.Popen(["sleep", "20"], env={})
+    try:
+        until(lambda: linux.mark(empty.pid) is not None, "it is said to become another program")
+        assert linux.mark(empty.pid) == b""
+    finally:
+        empty.kill()
+        empty.wait()
+
+
+@in_namespace
+def test_p01_pid_2_is_not_always_the_kernels():
+    """In a pid namespace it may be the owner, and the parent of daemons. They are known by their marks alone."""
+    done = run_in_namespace("-c", SUBREAPER)
+    assert done.stdout == "nobody was left\n", done.stderr
