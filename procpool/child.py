@@ -673,7 +673,8 @@ class Child:
             self.guard.holder = me
             if self.claimed is not claim:
                 return
-            self._wake()  # first, so that a Ctrl-C between the two has it done again
+            self._wake()  # first, so that a Ctrl-C in between has it done again
+            self.looking = False
             self.claimed = None
             listed = self.exited and not self.forgotten
         if listed:  # with others of its tree, or to be forgotten

@@ -497,6 +497,10 @@ class Pool:
             others = [child for child in rest if child not in mine]
             rest = []
             for child in others:
+                if child.looking:  # a moment; only then is it ours, with all its grace
+                    child.wait_looked()
+                    rest.append(child)
+                    continue
                 if not child.wait_unclaimed(begin + secs):
                     # Whoever ends it gives it more time than we do.
                     self._at_trees("end", [child.tree_aside()])

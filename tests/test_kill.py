@@ -113,6 +113,41 @@ def test_p04_a_stopped_tree_is_woken_for_its_term(spawn):
     assert process.kill(grace=10).output.stdout[-1] == "bye"
 
 
+def test_p04_a_tree_that_is_looked_at_has_its_grace(spawn):
+    """1 a thread looks for longer than the grace whether it is empty; 2 kill waits for that, and only then ends it."""
+    process = spawn(fork(on("SIGTERM", "out:bye\\n", "exit:0"), "pid:child", "wait"), "pid:root", "exit:0")
+    members = set(pids_of(process, 2)) - {process.pid}
+    process.wait(5)
+    pool = process._pool
+    system = pool.system
+    looks, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(system, name)
+
+        def look(self, pid):
+            if threading.current_thread() is looker:
+                looks.set()
+                assert go_on.wait(10)
+            return system.look(pid)
+
+    def look() -> bool:
+        pool._look([process._child])  # nothing if the housekeeper is looking
+        return looks.is_set()
+
+    pool.system = Slow()
+    looker = threading.Thread(target=until, args=(look, "a look"))
+    looker.start()
+    assert looks.wait(10)
+    threading.Timer(1.2, go_on.set).start()
+    ended = process.kill(grace=1)
+    looker.join(10)
+    assert ended.output.stdout[-1] == "bye"
+    assert not ended.escalated
+    assert members <= set(ended.pids)
+
+
 def test_p05_callers_at_once_share_one_exit(spawn):
     """Eight threads: one ends it, all get the same; who comes later is told that there is none."""
     process = spawn(on("SIGTERM", "line", "exit:0"), "out:ready\\n", "wait")
