@@ -26,9 +26,9 @@ PIDFD_INFO_BYTES = 64
 MOST_PIDFDS = 128  # a process may have few fds (ulimit -n)
 NO_FDS_SECS = 0.02
 LONGEST_SECS = 86_400.0
-PF_KTHREAD = 0x200000  # these two from linux/sched.h
-PF_EXITING = 0x4
 ENVIRON_BYTES = 1 << 21  # the most that the kernel gives to arguments and environment
+PF_EXITING = 0x4  # these two from linux/sched.h
+PF_KTHREAD = 0x200000
 
 
 class ExitNotice:
@@ -109,18 +109,16 @@ def pids() -> list[int]:
 def look(pid: int) -> Optional[Entry]:
     """Read one process's state."""
     fields = _fields(pid)
-    return (
-        None
-        if fields is None
-        else Entry(
-            pid,
-            parent=int(fields[1]),
-            group=int(fields[2]),
-            session=int(fields[3]),
-            start=float(fields[19]),
-            dead=fields[0] in b"ZX",
-            kernel=bool(int(fields[6]) & PF_KTHREAD),
-        )
+    if fields is None:
+        return None
+    return Entry(
+        pid,
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        start=float(fields[19]),
+        dead=fields[0] in b"ZX",
+        kernel=bool(int(fields[6]) & PF_KTHREAD),
     )
 
 
