@@ -83,6 +83,43 @@ def test_p01_a_tree_of_a_hundred_is_gone(spawn):
     assert len(ended.pids) == 100
 
 
+FIRST_THREAD_ENDS = """
+import ctypes, os, signal, sys, threading, time
+for number in range({"root": 0, "child": 1, "daemon": 2}[sys.argv[1]]):
+    if os.fork():
+        number or os.read(0, 1)
+        os._exit(0)
+    sys.argv[1] == "daemon" and number == 0 and os.setsid()
+signal.alarm(60)
+def serve():
+    while open(f"/proc/{os.getpid()}/stat").read().split()[2] != "Z":
+        time.sleep(0.001)
+    os.write(1, b"member %d\\n" % os.getpid())
+    time.sleep(60)
+threading.Thread(target=serve).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show a process by its first thread")
+@pytest.mark.parametrize("who", ["root", "child", "daemon"])
+def test_p01_a_process_whose_first_thread_has_ended_is_alive(manager, who):
+    """Linux calls it a zombie as long as any other one lives, and shows neither its environment nor its fds."""
+    if who == "daemon" and os.environ["PROCPOOL_SYSTEM"] == "portable":
+        pytest.skip("daemons are found by their marks, on Linux alone")
+    process = manager.spawn("tester", [sys.executable, "-S", "-E", "-c", FIRST_THREAD_ENDS, who])
+    member = pids_of(process, 1)[0]
+    if who == "daemon":
+        one = process._child.tree.copy()
+        one.seen = {}
+        assert member in [entry.pid for entry in tree.alive([one], linux)[one]]  # by its mark alone
+    ended = process.kill(grace=10)
+    assert not os.path.exists(f"/proc/{member}/task") or len(os.listdir(f"/proc/{member}/task")) <= 1
+    assert ended.survivors == ()
+    assert ended.returncode == -signal.SIGTERM
+    assert member in (process.pid, *ended.pids)
+
+
 def test_p04_kill_comes_after_the_grace_and_not_before(spawn):
     """A member that ignores TERM has the whole grace."""
     process = spawn("ignore:SIGTERM", "out:ready\\n", "wait")
@@ -92,6 +129,35 @@ def test_p04_kill_comes_after_the_grace_and_not_before(spawn):
     assert 0.4 <= time.monotonic() - begin < 2.4
     assert ended.signal == "SIGKILL"
     assert ended.escalated
+
+
+def test_p04_who_was_killed_just_now_has_a_moment_to_die(manager):
+    """1 on a busy machine it takes all the time to stop a tree; 2 it is killed; 3 that takes long: no survivor."""
+    large = (
+        "import signal, time; signal.alarm(60); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "x = bytearray(b'x') * (300 << 20); print('up', flush=True); time.sleep(60)"
+    )
+    process = manager.spawn("tester", [sys.executable, "-S", "-E", "-c", large])
+    process.expect("up", 10)
+    system = process._pool.system
+    killed = threading.Event()
+
+    class Busy:
+        def __getattr__(self, name):
+            return getattr(system, name)
+
+        def fork_count(self):
+            killed.wait(0.5)  # so long does each pass take
+
+        def send(self, entry, *signals):
+            if signal.SIGKILL in signals:
+                killed.set()
+            return system.send(entry, *signals)
+
+    process._pool.system = Busy()
+    ended = process.kill(grace=0)
+    assert killed.is_set()
+    assert ended.survivors == ()
 
 
 def test_p04_the_output_of_the_clean_up_is_read(spawn):

@@ -64,7 +64,7 @@ class Entry(NamedTuple):
     group: int
     session: int
     start: float  # on the system's own scale: only good for comparing
-    dead: bool  # a zombie
+    dead: bool  # a zombie, with no thread but the first
     kernel: bool = False  # a thread of the kernel's: never a member, and it has no environment
 
 

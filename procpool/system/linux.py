@@ -117,9 +117,14 @@ def look(pid: int) -> Optional[Entry]:
         group=int(fields[2]),
         session=int(fields[3]),
         start=float(fields[19]),
-        dead=fields[0] in b"ZX",
+        dead=_is_dead(fields),
         kernel=bool(int(fields[6]) & PF_KTHREAD),
     )
+
+
+def _is_dead(fields: list[bytes]) -> bool:
+    """Say whether a process has ended: its first thread has, which the state is of, and there is no other one."""
+    return fields[0] in b"ZX" and int(fields[17]) <= 1
 
 
 def _fields(pid: int) -> Optional[list[bytes]]:
@@ -136,14 +141,13 @@ def _fields(pid: int) -> Optional[list[bytes]]:
 
 def mark(pid: int) -> Optional[bytes]:
     """Return the value of PROCPOOL_ID in a process's environment; None: it cannot be told, look again."""
-    try:
-        environ = read_file(f"/proc/{pid}/environ", ENVIRON_BYTES)
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
-        return b""  # gone, or another user's
+    environ = _environ(f"/proc/{pid}")
     if not environ:
-        return None if _execs(pid) else b""
+        fields = _fields(pid)
+        if fields is not None and fields[0] in b"ZX" and not _is_dead(fields):  # others have what its first thread had
+            environ = next(filter(None, map(_environ, _tasks(pid))), b"")
+        elif _execs(fields):
+            return None
     if environ.startswith(b"PROCPOOL_ID="):
         begin = 12
     else:
@@ -154,13 +158,29 @@ def mark(pid: int) -> Optional[bytes]:
     return environ[begin : end if end >= 0 else None]
 
 
-def _execs(pid: int) -> bool:
+def _environ(folder: str) -> bytes:
+    """Read the environment of a process or thread; empty: it has none, or is gone, or another user's."""
+    try:
+        return read_file(f"{folder}/environ", ENVIRON_BYTES)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return b""
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return [f"/proc/{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _execs(fields: Optional[list[bytes]]) -> bool:
     """Say whether a process whose environment read empty becomes another program, or just has.
 
     Else it has none, or is about to end. The last thing that an exec notes is where its code begins; the ends of the
     environment are the same, for a moment, before.
     """
-    fields = _fields(pid)
     if fields is None or fields[0] in b"ZX" or int(fields[6]) & PF_EXITING:
         return False
     start_code, begin, end = fields[23], fields[47], fields[48]

@@ -12,6 +12,8 @@ from procpool.duty import start_thread
 from procpool.system import Device, Entry, returncode
 
 if TYPE_CHECKING:
+    import psutil
+
     from procpool.system.tree import Tree
 
 FIRST_PAUSE_SECS = 0.001
@@ -57,13 +59,25 @@ def look(pid: int) -> Optional[Entry]:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            parent, start, status = process.ppid(), process.create_time(), process.status()
+            parent, start, dead = process.ppid(), process.create_time(), _is_dead(process)
         group, session = os.getpgid(pid), os.getsid(pid)
     except (psutil.NoSuchProcess, ProcessLookupError):
         return None
     except (psutil.AccessDenied, PermissionError):  # macOS: another user's, and so not ours
         return None
-    return Entry(pid, parent, group, session, start, status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+    return Entry(pid, parent, group, session, start, dead)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Say whether all of a process has ended: on Linux a zombie may be but its first thread."""
+    import psutil
+
+    if process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        return False
+    try:
+        return process.num_threads() <= 1
+    except psutil.Error:  # macOS: of the dead it tells nothing
+        return True
 
 
 def mark(pid: int) -> bytes:

@@ -14,6 +14,7 @@ from procpool.system import Entry, System
 MARK = b"PROCPOOL_ID"
 GRACE_SECS = 1.0  # the most that trees get when their owner is dead
 FREEZE_SECS = 1.5  # how long members are stopped, killed and looked for after the grace; P8 allows 2 s
+DYING_SECS = 0.3  # and how long they have at least for that, once they are killed: on a busy machine looks take long
 HANGUP_SECS = 0.1  # after so long HUP is sent again, then after twice as long: a shell that ends a job may just note it
 AGAIN_SECS = 0.02  # how often SIGKILL is sent again to those who do not end of it
 QUIET_PASSES = 4  # where the machine never stops making processes, so many passes without a new member are believed
@@ -342,4 +343,4 @@ def _kill(living: Living, system: System) -> Living:
     finally:
         for entry in stopped.values():
             _strike(entry, system, signal.SIGKILL)
-    return _until(deadline, living, system, signal.SIGKILL)
+    return _until(max(deadline, time.monotonic() + DYING_SECS), living, system, signal.SIGKILL)
