@@ -13,7 +13,7 @@ _CODE = re.compile(
 )
 
 
-MOST_COLUMNS = 10_000
+MOST_COLUMNS = 10_000  # to which codes widen a line
 
 
 def plain(text: str) -> str:
@@ -105,7 +105,7 @@ def _obey(cells: list[str], column: int, code: re.Match[str]) -> int:
     elif what == "P":
         del cells[column : column + count]
     elif what == "@" and column < len(cells):
-        cells[column:column] = " " * count
+        cells[column:column] = " " * min(count, max(MOST_COLUMNS - len(cells), 0))
     elif what == "X":
         cells[column : column + count] = " " * len(cells[column : column + count])
     return column

@@ -38,6 +38,7 @@ class Emulator:
         self._guard = Guard()
         self._make_screen: Callable[[int, int], Any] = pyte.Screen
         self._make_stream: Callable[[Any], Any] = pyte.Stream
+        self._width: Callable[[str], int] = pyte.screens.wcwidth
         self._begin()
 
     def _begin(self) -> None:
@@ -76,7 +77,7 @@ class Emulator:
             if torn:
                 answers = ""  # to what was fed before
             found = Screen(
-                tuple(row.rstrip() for row in self._screen.display),
+                tuple(self._row(number).rstrip() for number in range(rows)),
                 (self._screen.cursor.y, self._screen.cursor.x),
                 (rows, cols),
                 self._dropped,
@@ -85,6 +86,16 @@ class Emulator:
         if answers and child.stdin is not None:
             child.stdin.put(Message(answers.encode()))
         return found
+
+    def _row(self, number: int) -> str:
+        """Return what a row shows; of a wide character that was half written over, nothing (`display` fails on it)."""
+        line = self._screen.buffer[number]
+        cells = [line[column].data for column in range(self._screen.columns)]
+        wide = [self._width(cell[:1]) == 2 for cell in cells]
+        return "".join(
+            cell if (cells[at + 1 : at + 2] == [""] or not wide[at]) and (cell or wide[:at][-1:] == [True]) else " "
+            for at, cell in enumerate(cells)
+        )
 
     def _feed(self, text: str) -> None:
         """Feed text, code by code: one that the emulator fails on is left out."""

@@ -116,6 +116,11 @@ def test_plain(text, shown):
     assert plain(text) == shown
 
 
+def test_p24_codes_do_not_make_a_line_endless():
+    """A few bytes of them ask for a thousand columns each."""
+    assert len(plain("a\r" + "\x1b[1000@" * 6000)) == 10_000
+
+
 @given(st.text())
 def test_plain_takes_anything(text):
     """No text is an error; as many lines as before, and no escape left; text without codes is as it was."""

@@ -537,6 +537,23 @@ def test_codes_that_the_emulator_does_not_know_are_no_text(run):
     assert process.screen().rows[0] == "bold"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("日本", "日本     end"),
+        ("日\rx", "x        end"),
+        ("日本\bx", "日 x     end"),
+        ("日本\r\x1b[P", " 本      end"),
+        ("日\r\x1b[1K", "         end"),
+    ],
+)
+def test_half_of_a_wide_character_is_none(run, text, shown):
+    """Where the other half was written over there is a blank; no error, and each row is as wide as it is."""
+    process = run(f"print({text!r}, end='\\x1b[10Gend', flush=True); time.sleep(30)", extra_env={"PYTHONUTF8": "1"})
+    process.expect("end", 10)
+    assert process.screen().rows[0] == shown
+
+
 def test_p21_no_code_stops_a_screen(run):
     """One that the emulator fails on is left out."""
     process = run(
