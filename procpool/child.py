@@ -137,7 +137,7 @@ class Child:
         self.wrote_at = dict.fromkeys(self.buffers, 0)  # how many bytes of each stream had come at the last write
         self.askers: list[object] = []  # whose turn it is to ask, the first one's
         self.evidence: Optional[Evidence] = None  # the first one's, while it asks
-        self.stood: Optional[tuple[int, int]] = None  # sizes when it was last seen to wait
+        self.stood: Optional[tuple[tuple[int, int], float]] = None  # sizes when it was last seen to wait, and when
         self.prompts: dict[str, Prompts] = {}  # of each stream, since it was first asked something
         self.exited = False  # the root; and what it wrote before can be read
         self.returncode: Optional[int] = None

@@ -17,6 +17,7 @@ from procpool.system import System
 ANSWER_SECS = 0.0002  # how long an answer may take to begin before we look
 LISTEN_SECS = 0.002  # and for how long the asker itself reads it
 FIRST_PAUSE_SECS = 0.00005  # how soon we look again after a change; it doubles,
+STANDS_SECS = 0.01  # for how long it is believed that a process still waits which was seen to
 MOST_PROMPTS = 16  # that are remembered, of those that change all the time (`In [1]: `)
 LONGEST_PROMPT = 1000  # characters; more is the end of an answer
 LAST_PAUSE_SECS = 0.02  # up to this, or to
@@ -99,8 +100,12 @@ class Turn:
 
     @property
     def stands(self) -> bool:
-        """Whether nothing went in or came out since it was seen, by an earlier asker, that the process waits."""
-        return self.possible and self._child.stood == self._sizes()
+        """Whether an earlier asker saw just now that the process waits, and nothing went in or came out since."""
+        stood = self._child.stood
+        if stood is None or not self.possible:
+            return False
+        sizes, moment = stood
+        return sizes == self._sizes() and time.monotonic() - moment < STANDS_SECS
 
     def begin(self) -> None:
         """Count silence from now on, just before a line is written. `wait` has to be next.
@@ -116,16 +121,20 @@ class Turn:
 
     def note(self) -> None:
         """Remember, if there is evidence, that the process waits; see `stands`."""
-        self._child.stood = self._before if self._proven and self._before == self._sizes() else None
+        sizes = self._sizes()
+        self._child.stood = (sizes, time.monotonic()) if self._proven and self._before == sizes else None
 
-    def look(self) -> Optional[bool]:
-        """Say whether the process waits for input; None where it cannot be known."""
+    def look(self, *, asked: bool = False) -> Optional[bool]:
+        """Say whether the process waits for input; None where it cannot be known.
+
+        False if its stdin was closed; not if it was `asked` before that: it may still answer, and wait again.
+        """
         child = self._child
         now = time.monotonic()
         used = time.thread_time()
         self.until = None
         self._proven = False
-        if child.exited or not self.possible:
+        if child.exited or not (asked or self.possible):
             return False
         sizes = self._sizes()
         if sizes != self._before:
@@ -150,8 +159,8 @@ class Turn:
     def wait(self, deadline: Optional[float], *, patient: bool = False) -> Optional[bool]:
         """Wait until the process waits for input; False: it has exited, or has no stdin; None: the deadline passed.
 
-        None comes at once where there is nothing to know it from; not if `patient`: that may change. Raises
-        ManagerClosedError, ProcpoolError.
+        None comes at once where there is nothing to know it from; not if `patient`, for the answer to a line: that may
+        change. Raises ManagerClosedError, ProcpoolError.
         """
         child = self._child
         if self._listen_until and self._listen(deadline):
@@ -164,10 +173,10 @@ class Turn:
                     child.guard.holder = me
                     child.waiters[waiter] = True
                     closed, failed, exited = child.closed, child.reader.failure is not None, child.exited
-                found = self.look()
+                found = self.look(asked=patient)
                 if found:
                     return True
-                if exited or not self.possible:
+                if exited or not (patient or self.possible):
                     return False
                 if closed:
                     raise ManagerClosedError(CLOSED)
@@ -278,7 +287,28 @@ class Prompts:
 def _once(text: str) -> str:
     """Return what a text begins and ends with, at the shortest: a prompt, where lines were written before it came."""
     most = min(len(text), LONGEST_PROMPT)
-    return next((text[:size] for size in range(1, most) if text.endswith(text[:size])), text)
+    sizes = range(len(text) - len(text.lstrip()) + 1, most)  # no prompt is blank
+    return next((text[:size] for size in sizes if text.endswith(text[:size])), text)
+
+
+def _first_prompt(whole: str, fresh: str) -> str:
+    """Return the prompt that an unfinished line ends with; `fresh` is what came of it since the last of several writes.
+
+    It may stand there several times, and behind answers without a newline.
+    """
+    once = _once(whole)
+    return once if once != whole else _once(fresh or whole)
+
+
+def _ending(prompt: re.Pattern[str], text: str) -> int:
+    """Return how many characters at the end of a text a prompt matches, with the escape codes in and around it."""
+    size = max((len(match[0]) for match in prompt.finditer(text) if match.end() == len(text)), default=0)
+    shown = _plain(text)
+    if size or shown == text:
+        return size
+    known = max((len(match[0]) for match in prompt.finditer(shown) if match.end() == len(shown)), default=0)
+    sizes = range(known, min(len(text), LONGEST_PROMPT) + 1)
+    return max((size for size in sizes if _plain(text[-size:]) == shown[-known:]), default=0) if known else 0
 
 
 class Exchange:
@@ -319,10 +349,11 @@ class Exchange:
                 for name, text in fresh.items():
                     child.prompts[name].see(text)
             else:
-                # Once something was written it may stand there several times, and behind answers without a newline.
-                stands = child.fresh(since_write=False)
-                first = _once if child.stdin is not None and child.stdin.messages else str
-                child.prompts = {name: Prompts(first(fresh[name] or stands[name])) for name in fresh}
+                written = child.stdin is not None and child.stdin.messages
+                child.prompts = {
+                    name: Prompts(_first_prompt(text, fresh[name]) if written else text)
+                    for name, text in child.fresh(since_write=False).items()
+                }
 
     def answer(self, sent: Optional[str], *, take: bool) -> Output:
         """Return what came since, without the prompt that stands again; `take`: read and expect go on behind it."""
@@ -341,6 +372,5 @@ class Exchange:
         unfinished = part.text[part.tail :]
         size = self._child.prompts[part.stream].size(unfinished)
         if self._prompt is not None:
-            ends = [len(match[0]) for match in self._prompt.finditer(unfinished) if match.end() == len(unfinished)]
-            size = max(size, *ends, 0)
+            size = max(size, _ending(self._prompt, unfinished))
         return part._replace(text=part.text[: len(part.text) - size]) if size else part

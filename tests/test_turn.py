@@ -73,6 +73,7 @@ def looks(process: procpool.Process, count: int = 25) -> set[object]:
         "os.read(os.dup(0), 1)",
         "threading.Thread(target=lambda: os.read(0, 1)).start()",
         "os.fork() or os.read(0, 1); os.wait()",
+        "threading.Thread(target=lambda: os.read(0, 1)).start(); import ctypes; ctypes.CDLL(None).pthread_exit(None)",
         # An event loop's own alarm bells
         "a, b = os.pipe(); select.select([0, a], [], [])",
         "a, b = socket.socketpair(); select.select([0, a], [], [])",
@@ -114,6 +115,10 @@ def test_a_wait_for_dev_tty_is_seen(linux):
         "while True: select.select([0], [], [], 0.005); sum(range(50_000))",
         "while True: select.select([0], [], [], 0)",
         "a, b = os.pipe(); os.read(a, 1)",
+        "p = select.poll(); p.register(0, 0x2000); p.poll()",  # POLLRDHUP
+        "select.select([], [], [0])",
+        "import ctypes\nif os.fork() == 0:\n threading.Thread(target=exec, args=('while True: pass',)).start()\n"
+        " ctypes.CDLL(None).pthread_exit(None)\nos.read(0, 1)",
         "signal.raise_signal(signal.SIGSTOP)\nos.read(0, 1)",
     ],
 )
@@ -187,6 +192,58 @@ def test_p34_an_event_loop_with_a_socket_is_not_judged(run):
     with pytest.raises(procpool.TimeoutExpired, match="prompt= or quiet="):
         process.ask("x", 0.1)
     assert process.wait_for_input(0.1) is None
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "os.fork() and select.select([0, r], [], []); time.sleep(50)",
+        "os.fork() and p.poll(); time.sleep(50)",
+        "fill(w); select.select([0], [w], [])",
+        "fill(w); p.register(w, select.POLLOUT); p.poll()",
+        "fill(w); e = select.epoll(); e.register(0, select.EPOLLIN); e.register(w, select.EPOLLOUT); e.poll()",
+        "a, b = socket.socketpair(); os.fork() and select.select([0, a], [], []); time.sleep(50)",
+        "many(s.fileno())",
+        "libc.splice(0, None, w, None, 4096, 0)",
+    ],
+)
+def test_p34_nor_is_a_wait_that_another_process_may_end(run, wait):
+    """A pipe that a child has, room in one that nobody else reads yet, a socket behind a thousand others: None."""
+    process = run(
+        "import ctypes, struct; libc = ctypes.CDLL(None)\n"
+        "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n"
+        "r, w = os.pipe(); p = select.poll(); p.register(0, select.POLLIN); p.register(r, select.POLLIN)\n"
+        "def fill(fd):\n"
+        " os.set_blocking(fd, False); p.unregister(r)\n"
+        " if os.fork() == 0: os.close(fd); time.sleep(50); os._exit(0)\n"
+        " os.close(r)\n"
+        " try:\n"
+        "  while True: os.write(fd, bytes(4096))\n"
+        " except BlockingIOError: pass\n"
+        "def many(fd):\n"
+        " resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+        " fds = b''.join(struct.pack('ihh', fd, 1, 0) for fd in (0, *[-1] * 1030, fd))\n"
+        " libc.poll(ctypes.create_string_buffer(fds, len(fds)), 1032, -1)\n"
+        f"import resource; print('up... ', end=''); {wait}"
+    )
+    process.expect("up", 10)
+    until(lambda: process.waiting_for_input is None, "a refusal to judge")
+    assert looks(process) == {None}
+
+
+def test_p34_nor_is_one_that_was_stopped_in_between(run):
+    """SIGCONT: the kernel goes on with a call that does not tell any more what it waits for. With a prompt it is known."""
+    process = run(
+        "p = select.poll(); p.register(0, select.POLLIN)\nwhile True: print('> ', end=''); p.poll(); print(os.read(0, 99))"
+    )
+    assert process.wait_for_input(10)
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the stop")
+    process.send_signal(signal.SIGCONT)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "the wait")
+    assert looks(process) == {None}
+    assert "b'x\\n'" in process.ask("x", 10, prompt="> ").plain
+    assert process.wait_for_input(10)
 
 
 def test_p34_a_background_reader_of_the_terminal_does_not_count(linux):
@@ -604,6 +661,61 @@ def test_lines_before_the_first_question_hide_no_prompt(linux):
     assert other.wait_for_input(10)
     other.write("1 + ")
     assert [other.ask(line).text for line in ("1", "print('x', end='')", "print('x', end='')")] == ["2\n", "x", "x"]
+
+
+@pytest.mark.parametrize("late", range(4))
+def test_nor_do_they_if_the_prompt_came_in_between(linux, late):
+    """1 some lines are written; 2 the prompt comes, and answers without a newline; 3 the others are written."""
+    repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True)
+    for number in range(3):
+        if number == late:
+            assert repl.wait_for_input(10)
+        repl.send_line("print('x', end='')")
+    assert [repl.ask("print('x', end='')").text for _ in range(2)] == ["x", "x"]
+    sh = linux.spawn("a", ["sh", "-i"], merge_stderr=True, extra_env={"PS1": " $ "})
+    sh.send_line("x=1")
+    if late:
+        assert sh.wait_for_input(10)
+    assert [sh.ask("echo hi").text for _ in range(2)] == ["hi\n", "hi\n"]  # it begins as it ends
+
+
+def test_a_prompt_that_is_said_goes_with_its_colours(run):
+    """`prompt` is looked for in plain text."""
+    process = run(
+        "n = 0\nwhile True: n += 1; print(f'\\x1b[32mIn [{n}]: \\x1b[0m', end=''); print(input().upper(), end='!')",
+        prompt=r"In \[\d+\]: ",
+    )
+    assert [process.ask("hi").plain for _ in range(3)] == ["HI!"] * 3
+
+
+def test_an_ask_looks_again_when_the_last_answer_is_some_time_ago(run):
+    """1 an answer: it waits; 2 it does not any more, and says nothing; 3 the next question."""
+    process = run(
+        "while True:\n"
+        " print('> ', end='')\n"
+        " if select.select([0], [], [], 0.2)[0]: print(sys.stdin.readline().upper(), end='')\n"
+        " else: time.sleep(0.6); print('late')\n"
+    )
+    for _ in range(3):
+        process.ask("a")
+        until(lambda: process.waiting_for_input is False, "the end of its wait")
+        assert process.ask("b").plain == "B\n"
+
+
+def test_an_answer_goes_on_when_stdin_is_closed(linux):
+    """By another thread: it ends when the program waits again, or does."""
+    for pty in (False, True):
+        repl = linux.spawn("a", [sys.executable, "-i", "-q"], merge_stderr=True, pty=pty)
+        repl.ask("import time")
+        answers = []
+        asker = threading.Thread(
+            target=lambda repl=repl, to=answers: to.append(repl.ask("time.sleep(0.3); 6 * 7").plain)
+        )
+        asker.start()
+        until(lambda repl=repl: repl._child.stdin.messages == 2, "the question")
+        repl.close_stdin()
+        asker.join(10)
+        assert answers[0].startswith("42\n")
 
 
 def test_a_prompt_that_stood_there_twice_is_a_prompt(linux):

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from typing import Optional
 
@@ -21,7 +21,7 @@ from procpool.system.linux import read_file
 from procpool.system.tree import Tree, survey
 
 TTY = os.makedev(5, 0)  # /dev/tty: the terminal of whoever asks
-POLL_OUT = 0x0004 | 0x0008 | 0x0010 | 0x0100 | 0x0200  # room to write, and what is always told
+POLL_IN = 0x0001 | 0x0040  # what is to be read; more is told of it, such as its end, but no input
 MOST_POLLED = 1024
 LOWEST_STACK = 1 << 32  # below it a program has 32 bits, and other numbers of system calls
 STEADY_SECS = 0.01  # how long several threads have to stand still: one that only naps is at work
@@ -59,16 +59,17 @@ class Calls(NamedTuple):
     nanosleep: tuple[int, ...]
     clock_nanosleep: tuple[int, ...]
     futex: tuple[int, ...]
+    untold: tuple[int, ...]  # restart_syscall (behind a stop), splice, io_uring_enter: what for is not to be seen
 
 
 CALLS = {
     "x86_64": Calls(
         read=(0, 19), select=(23,), pselect=(270,), poll=(7,), ppoll=(271,), epoll=(232, 281), epoll_pwait2=(441,),
-        nanosleep=(35,), clock_nanosleep=(230,), futex=(202,),
+        nanosleep=(35,), clock_nanosleep=(230,), futex=(202,), untold=(219, 275, 426),
     ),
     "aarch64": Calls(
         read=(63, 65), select=(), pselect=(72,), poll=(), ppoll=(73,), epoll=(22,), epoll_pwait2=(441,),
-        nanosleep=(101,), clock_nanosleep=(115,), futex=(98,),
+        nanosleep=(101,), clock_nanosleep=(115,), futex=(98,), untold=(128, 76, 426),
     ),
 }  # fmt: skip
 
@@ -83,8 +84,9 @@ class Thread(NamedTuple):
 class Wait(NamedTuple):
     """What a thread is blocked in, if it is a wait for fds."""
 
-    fds: tuple[int, ...]
-    seconds: Optional[float]  # the timeout
+    fds: tuple[int, ...]  # what it would read from
+    seconds: Optional[float] = None  # the timeout
+    others: tuple[int, ...] = ()  # what it waits for otherwise: room to write, exceptions
 
 
 class Witness:
@@ -294,7 +296,8 @@ class Witness:
         """
         if not call or len(call) < 9:
             return False
-        if call[-2] < LOWEST_STACK:
+        polls = call[0] in self._calls.poll or call[0] in self._calls.ppoll
+        if call[-2] < LOWEST_STACK or call[0] in self._calls.untold or (polls and call[2] > MOST_POLLED):
             return None
         try:
             wait = self._wait_for(thread, call)
@@ -305,8 +308,9 @@ class Witness:
                 return False
             if wait.seconds is not None and wait.seconds < SHORT_SECS:
                 return None
-            others = [fd for fd, is_ours in zip(wait.fds, ours) if not is_ours]
-            return wait if all(_is_private(thread.pid, fd) for fd in others) else None
+            others = {fd for fd, is_ours in zip(wait.fds, ours) if not is_ours}.union(wait.others)
+            others.difference_update(fd for fd, is_ours in zip(wait.fds, ours) if is_ours)
+            return wait if all(self._is_private(thread, fd) for fd in others) else None
         except (FileNotFoundError, ProcessLookupError, ValueError, struct.error):
             return False  # it went on while we looked
         except PermissionError:
@@ -334,12 +338,12 @@ class Witness:
         """Return how long a thread sleeps yet, or waits at the most; None: for ever."""
         number, first, second, third, fourth = call[:5]
         if number in self._calls.nanosleep:
-            return _timespec(thread.pid, first)
+            return _timespec(thread.tid, first)
         if number in self._calls.clock_nanosleep:
-            left = _timespec(thread.pid, third)
+            left = _timespec(thread.tid, third)
             return left if left is None or not second & TIMER_ABSTIME else left - time.clock_gettime(_int(first))
         if number in self._calls.futex:
-            left = _timespec(thread.pid, fourth) if second & FUTEX_COMMANDS in (FUTEX_WAIT, FUTEX_WAIT_BITSET) else None
+            left = _timespec(thread.tid, fourth) if second & FUTEX_COMMANDS in (FUTEX_WAIT, FUTEX_WAIT_BITSET) else None
             if left is None or second & FUTEX_COMMANDS == FUTEX_WAIT:
                 return left
             clock = time.CLOCK_REALTIME if second & FUTEX_CLOCK_REALTIME else time.CLOCK_MONOTONIC
@@ -351,29 +355,46 @@ class Witness:
         number, first, second, third, fourth, fifth = call[:6]
         calls = self._calls
         if number in calls.read:
-            return Wait((_int(first),), None)
+            return Wait((_int(first),))
         if number in calls.poll or number in calls.ppoll:
-            polled = struct.iter_unpack("ihh", _memory(thread.pid, first, 8 * min(second, MOST_POLLED)))
-            seconds = _milliseconds(third) if number in calls.poll else _timespec(thread.pid, third)
-            return Wait(tuple(fd for fd, events, _ in polled if fd >= 0 and events & ~POLL_OUT), seconds)
+            polled = struct.iter_unpack("ihh", _memory(thread.tid, first, 8 * min(second, MOST_POLLED)))
+            seconds = _milliseconds(third) if number in calls.poll else _timespec(thread.tid, third)
+            return _wait([(fd, events) for fd, events, _ in polled if fd >= 0], seconds)
         if number in calls.select or number in calls.pselect:
-            fds: set[int] = set()
-            for address in filter(None, (second, third, fourth)):
-                bits = int.from_bytes(_memory(thread.pid, address, -(-_int(first) // 64) * 8), "little")
-                fds.update(fd for fd in range(_int(first)) if bits >> fd & 1)
-            return Wait(tuple(sorted(fds)), _timespec(thread.pid, fifth, 1e6 if number in calls.select else 1e9))
+            readable, writable, exceptional = (_fd_set(thread.tid, at, _int(first)) for at in (second, third, fourth))
+            seconds = _timespec(thread.tid, fifth, 1e6 if number in calls.select else 1e9)
+            return Wait(readable, seconds, writable + exceptional)
         if number in calls.epoll or number in calls.epoll_pwait2:
-            seconds = _milliseconds(fourth) if number in calls.epoll else _timespec(thread.pid, fourth)
-            return Wait(tuple(_epoll_fds(thread.pid, _int(first))), seconds)
+            seconds = _milliseconds(fourth) if number in calls.epoll else _timespec(thread.tid, fourth)
+            return _wait(_epoll_fds(thread.tid, _int(first)), seconds)
         return None
 
     def _is_device(self, thread: Thread, fd: int) -> bool:
-        status = os.stat(f"/proc/{thread.pid}/fd/{fd}")
+        status = os.stat(f"/proc/{thread.tid}/fd/{fd}")
         if self._device.filesystem:
             return (status.st_dev, status.st_ino) == self._device
         if status.st_rdev == TTY:
             return self._terminal(thread)[0] == self._device.number
         return status.st_rdev == self._device.number
+
+    def _is_private(self, thread: Thread, fd: int) -> bool:
+        """Say whether what an fd tells can only come from the process itself, or from the clock."""
+        name = os.readlink(f"/proc/{thread.tid}/fd/{fd}")
+        kind, _, number = name.partition(":")
+        if kind == "anon_inode":
+            return number in ("[eventfd]", "[timerfd]", "[signalfd]", "[io_uring]")
+        if kind == "pipe":
+            mine = _fds_of(thread.tid, name)
+            ends = {_reads(thread.tid, other) for other in mine}
+            return len(ends) == 2 and not self._have_others(thread, name)
+        if kind == "socket":
+            peer = f"socket:[{_peer_of(int(number.strip('[]')))}]"  # if there is none, nobody has it
+            return bool(_fds_of(thread.tid, peer)) and not self._have_others(thread, peer)
+        return False
+
+    def _have_others(self, thread: Thread, name: str) -> bool:
+        """Say whether another process of the tree has what a link in `fd` names."""
+        return any(_fds_of(pid, name) for pid in {other.pid for other in self._threads} if pid != thread.pid)
 
     def _in_foreground(self, thread: Thread) -> bool:
         """Say whether a terminal gives input to the thread's group; always of a pipe."""
@@ -423,25 +444,25 @@ def _memory(pid: int, address: int, size: int) -> bytes:
         return os.pread(file.fileno(), size, address)
 
 
-def _epoll_fds(pid: int, fd: int) -> Iterator[int]:
+def _wait(polled: Iterable[tuple[int, int]], seconds: Optional[float]) -> Wait:
+    """Return the `Wait` for some fds, each with the events that are waited for."""
+    polled = list(polled)
+    read = tuple(fd for fd, events in polled if events & POLL_IN)
+    return Wait(read, seconds, tuple(fd for fd, events in polled if not events & POLL_IN))
+
+
+def _fd_set(pid: int, address: int, size: int) -> tuple[int, ...]:
+    if not address:
+        return ()
+    bits = int.from_bytes(_memory(pid, address, -(-size // 64) * 8), "little")
+    return tuple(fd for fd in range(size) if bits >> fd & 1)
+
+
+def _epoll_fds(pid: int, fd: int) -> Iterator[tuple[int, int]]:
     for line in read_file(f"/proc/{pid}/fdinfo/{fd}").splitlines():
         words = line.split()
-        if words and words[0] == b"tfd:" and int(words[3], 16) & ~POLL_OUT & 0xFFFF:
-            yield int(words[1])
-
-
-def _is_private(pid: int, fd: int) -> bool:
-    """Say whether what an fd tells can only come from the process itself, or from the clock."""
-    name = os.readlink(f"/proc/{pid}/fd/{fd}")
-    kind, _, number = name.partition(":")
-    if kind == "anon_inode":
-        return number in ("[eventfd]", "[timerfd]", "[signalfd]", "[io_uring]")
-    if kind == "pipe":
-        return any(not _reads(pid, other) for other in _fds_of(pid, name))
-    if kind == "socket":
-        peer = _peer_of(int(number.strip("[]")))
-        return peer is not None and bool(_fds_of(pid, f"socket:[{peer}]"))
-    return False
+        if words and words[0] == b"tfd:" and int(words[3], 16) & 0xFFFF:  # else it is disarmed (EPOLLONESHOT)
+            yield int(words[1]), int(words[3], 16)
 
 
 def _fds_of(pid: int, name: str) -> list[int]:
