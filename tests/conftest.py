@@ -99,7 +99,7 @@ def until(condition, what: str, seconds: float = 10.0):
 def is_alive(pid: int) -> bool:
     """Say whether a process lives, by a witness that is not procpool."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
 

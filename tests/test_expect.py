@@ -9,6 +9,7 @@ import time
 import pytest
 
 import procpool
+from conftest import until
 
 
 def test_expect_returns_the_match(spawn):
@@ -75,8 +76,9 @@ def test_an_unfinished_line_is_searched(spawn):
     assert time.monotonic() - begin < 1
 
 
-def test_p20_a_match_at_the_end_waits_for_the_rest_of_the_line(manager):
+def test_p20_a_match_at_the_end_waits_for_the_rest_of_the_line(manager, monkeypatch):
     """A number that comes digit by digit is found whole, 20 times."""
+    monkeypatch.setattr("procpool.waiting.QUIET_SECS", 1.0)  # on a busy machine there may be 20 ms between two digits
     for _ in range(20):
         script = "import os\nfor c in 'listening on 12345\\n': os.write(1, c.encode())\nos.read(0, 1)"
         process = manager.spawn("a", sys.executable, ["-S", "-E", "-c", script])
@@ -84,8 +86,9 @@ def test_p20_a_match_at_the_end_waits_for_the_rest_of_the_line(manager):
         process.kill()
 
 
-def test_p20_a_match_that_could_have_grown_is_the_same_in_any_chunks(manager):
+def test_p20_a_match_that_could_have_grown_is_the_same_in_any_chunks(manager, monkeypatch):
     """`a(.*)b` gives the whole line's match, not that of the first chunk."""
+    monkeypatch.setattr("procpool.waiting.QUIET_SECS", 1.0)
     for _ in range(10):
         script = "import os\nfor c in '<axbxxbx>\\n': os.write(1, c.encode())\nos.read(0, 1)"
         process = manager.spawn("a", sys.executable, ["-S", "-E", "-c", script])
@@ -109,8 +112,9 @@ def test_a_timeout_says_what_is_needed(spawn):
     assert process.read().stdout == ["one", "two"]
 
 
-def test_the_end_of_the_output_ends_the_wait(spawn):
+def test_the_end_of_the_output_ends_the_wait(spawn, monkeypatch):
     """With the exit code and the output."""
+    monkeypatch.setattr("procpool.process.QUIET_SECS", 4.0)  # so long may a busy machine take from the one to the other
     process = spawn("out:one\\n", "exit:3")
     begin = time.monotonic()
     with pytest.raises(procpool.EndOfOutputError) as caught:
@@ -167,6 +171,7 @@ def test_several_threads_may_expect(spawn):
     ]
     for thread in threads:
         thread.start()
+    until(lambda: len(process._child.waiters) == 10, "ten sleepers")  # who begins later looks at what comes then
     process.send_line()
     for thread in threads:
         thread.join(15)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procpool.keys import Keyboard, sequence
@@ -58,6 +58,7 @@ def test_what_is_no_key(key):
         sequence(3, application=False)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["\x1b[?1h", "\x1b[?1l", "\x1b[?2004h", "\x1b[?1;2004l", "text", "\x1b[1m", "\x1b"])),
     st.integers(1, 9),
@@ -121,6 +122,7 @@ def test_p24_codes_do_not_make_a_line_endless():
     assert len(plain("a\r" + "\x1b[1000@" * 6000)) == 10_000
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_plain_takes_anything(text):
     """No text is an error; as many lines as before, and no escape left; text without codes is as it was."""

@@ -54,7 +54,7 @@ def test_p01_no_member_is_alive_when_kill_returns(spawn, case):
     pids = pids_of(process, 1 if case == "childless" else 2)
     if case == "root exited":
         process.wait(5)
-    ended = process.kill(grace=0.2)
+    ended = process.kill(grace=0.2 if case == "ignores TERM" else 10)
     assert not [pid for pid in pids if is_alive(pid)]
     assert ended.survivors == ()
     assert {pid for pid in pids if pid != process.pid} <= set(ended.pids)
@@ -222,7 +222,7 @@ def test_p05_callers_at_once_share_one_exit(spawn):
     threads = [threading.Thread(target=lambda: exits.append(process.kill(grace=5))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    until(lambda: process._child.claimed, "a kill under way")
+    until(lambda: process._child.claimed and len(process._child.waiters) == 7, "a kill under way, and who waits for it")
     process.send_line()
     for thread in threads:
         thread.join(10)
@@ -316,7 +316,7 @@ import concurrent.futures, os, time
 import psutil
 import procpool, procpool.system.portable
 manager = procpool.ProcessManager(grace=0.2, guardian=False)  # a guardian would keep its rights
-process = manager.start("a", "sleep", ["4"])
+process = manager.start("a", "cat")
 os.setresuid(65534, 65534, 65534)
 begin = time.monotonic()
 ended = manager.kill(process)
@@ -325,6 +325,7 @@ assert ended.survivors == (manager[process].pid,), ended
 assert ended.returncode is None and ended.escalated
 assert process in manager and manager.list()[0].alive
 assert manager.kill(process).survivors
+manager.close_stdin(process)
 assert manager.wait(process) == 0
 assert manager.kill(process).survivors == ()
 assert process not in manager

@@ -32,12 +32,15 @@ ENDINGS = {
     "exception": "raise RuntimeError('boom')",
     "KeyboardInterrupt": "signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)",
     "a non-daemon thread blocks in a read": """
+deaf = manager.spawn("a", "sh", ["-c", "trap '' TERM; echo up; read line"])  # else its end may come first
+deaf.expect("up", 10)
+deaf.read()
 def blocked():
-    try: process.read(timeout=60); process.wait()
+    try: deaf.read(timeout=60)
     except procpool.ManagerClosedError: print("closed", flush=True)
 thread = threading.Thread(target=blocked)
 thread.start()
-while not process._child.waiters: pass
+while not deaf._child.waiters: pass
 """,
     "the default manager": "procpool.spawn('sleep', ['60'])",
     "a non-daemon thread waits for a future": """

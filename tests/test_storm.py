@@ -62,7 +62,7 @@ def share(manager, seconds):
         chance = random.Random(seed + number)
         agent = manager.agent(f"agent {number % 5}")
         try:
-            while time.monotonic() < stop and not errors:
+            while (time.monotonic() < stop or not rounds[number]) and not errors:
                 if chance.random() < 0.5:
                     process = agent.spawn("cat")
                     talk(chance, process)

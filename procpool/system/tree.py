@@ -330,8 +330,10 @@ def _kill(living: Living, system: System) -> Living:
             _strike(entry, system, signal.SIGSTOP)
 
     quiet = 0
+    took = 0.0  # a pass is long where the system is slow to list its processes
     try:
-        while quiet < QUIET_PASSES and time.monotonic() < deadline:
+        while quiet < QUIET_PASSES and time.monotonic() + took < deadline:
+            begin = time.monotonic()
             before = system.fork_count()
             seen = [dict(tree.seen) for tree in trees]
             _note(survey(trees, system, before, stop))
@@ -340,6 +342,7 @@ def _kill(living: Living, system: System) -> Living:
             quiet = quiet + 1 if same else 0
             if same and before is not None and system.fork_count() == before:
                 break
+            took = time.monotonic() - begin
     finally:
         for entry in stopped.values():
             _strike(entry, system, signal.SIGKILL)

@@ -18,6 +18,8 @@ if sys.version_info >= (3, 10):  # here, so that what they leave to the garbage 
     from openai.types.responses import FunctionToolParam
     from pydantic import TypeAdapter
 
+pytestmark = pytest.mark.timeout(90)  # they import a lot, which takes its time on a busy machine
+
 ROOT = Path(__file__).parents[2]
 NEWER = pytest.mark.skipif(sys.version_info < (3, 10), reason="openai, anthropic: their packages need Python 3.10")
 

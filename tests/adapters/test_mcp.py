@@ -23,6 +23,9 @@ from mcp import Client, StdioServerParameters
 
 from procpool.adapters.mcp import server
 
+# A client and a server have to import a lot, which takes its time on a busy machine.
+pytestmark = pytest.mark.timeout(60)
+
 SERVER = StdioServerParameters(command=sys.executable, args=["-m", "procpool", "mcp"])
 
 

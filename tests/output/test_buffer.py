@@ -88,7 +88,7 @@ def joined(request):
         yield
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(some_bytes, st.lists(st.integers(1, 50), max_size=8), bounds, st.booleans(), st.booleans())
 def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(joined, data, sizes, bounds, ended, peeking):
     """However the bytes are cut up, and whoever looks meanwhile, the same lines are kept."""
@@ -118,7 +118,7 @@ def test_p20_the_lines_depend_on_the_bytes_and_not_on_the_chunks(joined, data, s
     assert sum(run[0] for run in part.runs) == len(kept)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(some_bytes | st.none(), max_size=12), bounds)
 def test_p23_seen_and_dropped_are_all_that_was_written(joined, steps, bounds):
     """With reads in between (None), every line is seen once or counted as dropped, and the texts join."""
@@ -150,7 +150,7 @@ def test_p23_seen_and_dropped_are_all_that_was_written(joined, steps, bounds):
             at = whole.index(text, at) + len(text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(some_bytes, st.lists(st.integers(1, 50), max_size=8), bounds)
 def test_p24_memory_stays_within_the_bounds(data, sizes, bounds):
     """What is held never exceeds the bound by more than a chunk and a line."""
@@ -164,7 +164,7 @@ def test_p24_memory_stays_within_the_bounds(data, sizes, bounds):
         assert len(buffer._marks) <= buffer.max_lines + joined + 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(some_bytes, some_bytes, bounds)
 def test_a_pinned_line_is_kept_until_it_is_unpinned(joined, before, after, bounds):
     """A searcher that is behind finds everything from its pin on; afterwards the bounds hold again."""
@@ -300,6 +300,7 @@ def test_the_encoding_and_the_policy_are_strings():
         Decoding("utf-8", None)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.lists(st.integers(1, 7), min_size=1), st.sampled_from(["utf-8", "gb18030", "big5"]))
 def test_p21_text_so_far_is_always_a_begin_of_the_whole(data, sizes, encoding):
     """What was handed out of an unfinished line is never taken back, whatever the bytes."""

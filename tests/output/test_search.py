@@ -46,7 +46,7 @@ def find_all(pattern, chunks, ended=True):
     return found
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text, st.lists(st.integers(1, 9), min_size=1), patterns)
 def test_p20_matches_in_lines_do_not_depend_on_the_chunks(whole, sizes, wanted):
     """The same hits, whether the text comes at once or in pieces."""

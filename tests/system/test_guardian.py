@@ -230,6 +230,8 @@ def test_p17_guardian_and_owner_killed_together_leave_what_the_next_owner_sweeps
     owner, program = start_owner(tmp_path, "time.sleep(20)")
     assert owner.stdout.readline() == "ready\n"
     helper = until(lambda: guardians(owner.pid), "a guardian")[0]
+    owner.send_signal(signal.SIGSTOP)  # else it might start another one in between
+    until(lambda: psutil.Process(owner.pid).status() == psutil.STATUS_STOPPED, "the owner's stop")
     os.kill(helper.pid, signal.SIGKILL)
     owner.kill()
     owner.wait()
