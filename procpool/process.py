@@ -217,7 +217,8 @@ class Process:
     def close_stdin(self) -> None:
         """Close stdin: the process reads an end of file. Waits for nobody; blocked writers are released.
 
-        On a terminal the end-of-file character is written, which is what Ctrl-D does.
+        On a terminal the end-of-file character is written, which is what Ctrl-D does. A program with line editing takes
+        it at its prompt alone: wait for input first.
         """
         child = self._check()
         if child.stdin is not None:
