@@ -23,7 +23,10 @@ from procpool.turn import Exchange
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the evidence is Linux's")
 
-LIFE = "import os, select, signal, socket, sys, threading, time; signal.alarm(60)\n"
+LIFE = (
+    "import os, select, signal, socket, sys, threading, time; signal.alarm(60)\n"
+    "os.register_at_fork(after_in_child=lambda: signal.alarm(60))\n"
+)
 
 
 @pytest.fixture
