@@ -384,8 +384,7 @@ class Witness:
         if kind == "anon_inode":
             return number in ("[eventfd]", "[timerfd]", "[signalfd]", "[io_uring]")
         if kind == "pipe":
-            mine = _fds_of(thread.tid, name)
-            ends = {_reads(thread.tid, other) for other in mine}
+            ends = {_reads(thread.tid, end) for end in _fds_of(thread.tid, name)}
             return len(ends) == 2 and not self._have_others(thread, name)
         if kind == "socket":
             peer = f"socket:[{_peer_of(int(number.strip('[]')))}]"  # if there is none, nobody has it
@@ -393,8 +392,11 @@ class Witness:
         return False
 
     def _have_others(self, thread: Thread, name: str) -> bool:
-        """Say whether another process of the tree has what a link in `fd` names."""
-        return any(_fds_of(pid, name) for pid in {other.pid for other in self._threads} if pid != thread.pid)
+        """Say whether another process of the tree has what a link in `fd` names, or cannot be looked into."""
+        try:
+            return any(_fds_of(pid, name) for pid in {other.pid for other in self._threads} if pid != thread.pid)
+        except PermissionError:
+            return True
 
     def _in_foreground(self, thread: Thread) -> bool:
         """Say whether a terminal gives input to the thread's group; always of a pipe."""
