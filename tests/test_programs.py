@@ -156,7 +156,8 @@ def judge(name: str, folder: Path, *, pty: bool, times: int) -> Count:
             count.answers += (answer.plain if pty else answer.text) == wanted
             if (answer.plain if pty else answer.text) != wanted:
                 print(name, pty, repr(answer.text), repr(answer.plain))
-            before = process.waiting_for_input is True
+            # Not by a single look, which at several threads may be too short beside busy programs.
+            before = process.wait_for_input(10) is True
             process.send_line(program.busy)
             begin = time.monotonic()
             found = []
