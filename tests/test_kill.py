@@ -85,6 +85,7 @@ def test_p01_a_tree_of_a_hundred_is_gone(spawn):
 
 FIRST_THREAD_ENDS = """
 import ctypes, os, signal, sys, threading, time
+signal.alarm(60)  # which a fork clears
 for number in range({"root": 0, "child": 1, "daemon": 2}[sys.argv[1]]):
     if os.fork():
         number or os.read(0, 1)
@@ -93,7 +94,7 @@ for number in range({"root": 0, "child": 1, "daemon": 2}[sys.argv[1]]):
 signal.alarm(60)
 def serve():
     while open(f"/proc/{os.getpid()}/stat").read().split()[2] != "Z":
-        time.sleep(0.001)
+        time.sleep(0.001)  # between two looks
     os.write(1, b"member %d\\n" % os.getpid())
     time.sleep(60)
 threading.Thread(target=serve).start()

@@ -88,9 +88,8 @@ def test_a_wait_for_stdin_alone_is_seen(run, wait):
     process = run(f"print('up')\n{wait}")
     process.expect("up", 10)
     assert process.wait_for_input(5) is True
-    until(
-        lambda: process.waiting_for_input, "a single look that sees it"
-    )  # at several threads on a busy machine it may not
+    # A look that has to see several threads stand still may be too short on a busy machine.
+    until(lambda: process.waiting_for_input, "a look that sees it")
 
 
 def test_a_wait_for_dev_tty_is_seen(linux):
